@@ -1,0 +1,303 @@
+"""The command line: reads the arguments into a config, runs one task, shows its records. No torch is imported here."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from refsr_cli import __version__
+from refsr_cli.config import EvaluateConfig, Precision, Schedule, TrainConfig, UpscaleConfig, resumed
+from refsr_cli.console import Display
+from refsr_cli.errors import BadSetting, RefsrError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="refsr",
+    help="Image super-resolution: larger, sharper pictures, alone or with reference photos of the same scene.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """The `refsr` command."""
+    app()
+
+
+@contextmanager
+def _reporting(display: Display) -> Iterator[None]:
+    """Turns what a user can cause into one sentence and the documented exit code."""
+    try:
+        yield
+    except RefsrError as error:
+        display.error(str(error))
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        display.error("interrupted")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _run(display: Display, records: Callable[[], Iterable[Any]]) -> None:
+    with _reporting(display):
+        if code := display.show(records()):
+            raise typer.Exit(code)
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)[x×*](\d+)", text.strip().lower())
+    if not match:
+        raise typer.BadParameter(f"{text!r} is not a size such as 1920x1080")
+    return int(match[1]), int(match[2])
+
+
+def _parse_tile(text: str) -> int | None:
+    names = {"auto": None, "off": 0}
+    if text.lower() in names:
+        return names[text.lower()]
+    if not text.isdigit() or int(text) == 0:
+        raise typer.BadParameter(f"{text!r} is not auto, off or a number of pixels")
+    return int(text)
+
+
+def _parse_bytes(text: str) -> int:
+    units = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
+    if not match:
+        raise typer.BadParameter(f"{text!r} is not an amount of memory such as 2GiB or 500MiB")
+    return int(float(match[1]) * units[match[2]])
+
+
+Scale = Annotated[int, typer.Option("--scale", "-s", help="Factor by which pictures get larger.")]
+Model = Annotated[str | None, typer.Option(help="Net to use, see `refsr models`.", show_default="the best at hand")]
+Weights = Annotated[str | None, typer.Option(help="Weight file, id from `refsr models`, or hub repository.")]
+Flavour = Annotated[
+    str | None, typer.Option(help="Layout of a published weight file, where it cannot be told from its keys.")
+]
+ResScale = Annotated[float | None, typer.Option(help="Residual scaling of a published weight file.")]
+SelfEnsemble = Annotated[
+    bool | None,
+    typer.Option(
+        "--self-ensemble/--no-self-ensemble",
+        help="Average over the eight orientations: a little better, eight times the work.",
+        show_default="on a GPU",
+    ),
+]
+Tile = Annotated[
+    int | None,
+    typer.Option(parser=_parse_tile, metavar="auto|off|N", help="Side of a tile in input pixels.", show_default="auto"),
+]
+Memory = Annotated[
+    int | None,
+    typer.Option(
+        parser=_parse_bytes,
+        metavar="SIZE",
+        help="Memory that computing may take besides the pictures: chooses the tile.",
+        show_default="1GiB, or half of what a GPU has free",
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+PrecisionOption = Annotated[Precision, typer.Option(help="Number format; auto is fp32 on a CPU.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+DataRoot = Annotated[
+    Path | None, typer.Option(help="Folder of the named datasets.", show_default="$REFSR_DATA or ~/.cache/refsr/data")
+]
+
+
+def _settings(context: typer.Context) -> dict[str, Any]:
+    """What was given on the command line, by the names of the config's fields; the config knows the defaults."""
+    given = {}
+    for name, value in context.params.items():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT" and name not in ("as_json", "quiet"):
+            given[name] = tuple(value) if isinstance(value, list) else value
+    return given
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"refsr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of refsr itself."""
+
+
+@app.command()
+def upscale(
+    context: typer.Context,
+    inputs: Annotated[list[str], typer.Argument(help="Image files, folders of them, or patterns such as 'a/*.png'.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File or folder to write.", show_default="in_x4.png")
+    ] = UpscaleConfig.output,
+    scale: Annotated[
+        int | None, typer.Option("--scale", "-s", help="2, 3, 4 or 8.", show_default="4")
+    ] = UpscaleConfig.scale,
+    size: Annotated[
+        Any, typer.Option(parser=_parse_size, metavar="WxH", help="Width and height to reach exactly.")
+    ] = UpscaleConfig.size,
+    long_side: Annotated[int | None, typer.Option(help="Longer side to reach, in pixels.")] = UpscaleConfig.long_side,
+    refs: Annotated[
+        list[str] | None,
+        typer.Option("--ref", help="Photo, folder or pattern of photos of the same scene; may be repeated."),
+    ] = None,
+    model: Model = UpscaleConfig.model,
+    weights: Weights = UpscaleConfig.weights,
+    flavour: Flavour = UpscaleConfig.flavour,
+    res_scale: ResScale = UpscaleConfig.res_scale,
+    self_ensemble: SelfEnsemble = UpscaleConfig.self_ensemble,
+    tile: Tile = UpscaleConfig.tile,
+    memory: Memory = UpscaleConfig.memory,
+    device: Device = UpscaleConfig.device,
+    precision: PrecisionOption = UpscaleConfig.precision,
+    format: Annotated[
+        str | None, typer.Option(help="png, jpg, webp, tiff or bmp.", show_default="as the input")
+    ] = UpscaleConfig.format,
+    quality: Annotated[
+        int | None, typer.Option(help="1 to 100, for jpg and webp.", show_default="95")
+    ] = UpscaleConfig.quality,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Look into the folders of a folder too; the tree is kept.")
+    ] = UpscaleConfig.recursive,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave out images whose output is there.")
+    ] = UpscaleConfig.skip_existing,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace outputs that are there.")
+    ] = UpscaleConfig.overwrite,
+    allow_large: Annotated[
+        bool, typer.Option("--allow-large", help="Open images of more than 200 megapixels.")
+    ] = UpscaleConfig.allow_large,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make images larger."""
+    display = Display(as_json=as_json, quiet=quiet)
+    with _reporting(display):
+        config = UpscaleConfig(**_settings(context))
+    from refsr_cli.tasks.upscale import upscale as run
+
+    _run(display, lambda: run(config, display.download))
+
+
+@app.command("eval")
+def evaluate(
+    context: typer.Context,
+    dataset: Annotated[str, typer.Option(help="Set5, Set14, B100, Urban100, DIV2K, Kodak24, or a folder of images.")],
+    scale: Scale = EvaluateConfig.scale,
+    protocol: Annotated[
+        str | None, typer.Option(help="y, rgb, ntire or srgan.", show_default="that of the dataset")
+    ] = EvaluateConfig.protocol,
+    lr_dir: Annotated[
+        Path | None, typer.Option(help="Folder of low-resolution images.", show_default="made from the images")
+    ] = EvaluateConfig.lr_dir,
+    data_root: DataRoot = EvaluateConfig.data_root,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many images.")] = EvaluateConfig.limit,
+    save: Annotated[Path | None, typer.Option(help="Folder to write the results to.")] = EvaluateConfig.save,
+    csv: Annotated[Path | None, typer.Option(help="File to write the table to.")] = EvaluateConfig.csv,
+    model: Model = EvaluateConfig.model,
+    weights: Weights = EvaluateConfig.weights,
+    flavour: Flavour = EvaluateConfig.flavour,
+    res_scale: ResScale = EvaluateConfig.res_scale,
+    self_ensemble: SelfEnsemble = EvaluateConfig.self_ensemble,
+    tile: Tile = EvaluateConfig.tile,
+    memory: Memory = EvaluateConfig.memory,
+    device: Device = EvaluateConfig.device,
+    precision: PrecisionOption = EvaluateConfig.precision,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure PSNR and SSIM of a net on a test set."""
+    display = Display(as_json=as_json, quiet=quiet)
+    with _reporting(display):
+        config = EvaluateConfig(**_settings(context))
+    from refsr_cli.tasks.evaluate import evaluate as run
+
+    _run(display, lambda: run(config, display.download))
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    model: Annotated[str | None, typer.Option(help="Net to train, see `refsr models`.")] = None,
+    scale: Scale = TrainConfig.scale,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of photos.", show_default="DIV2K under the data root")
+    ] = TrainConfig.data,
+    val: Annotated[
+        str | None, typer.Option(help="Test set to score on as it goes: a name or a folder.")
+    ] = TrainConfig.val,
+    data_root: DataRoot = TrainConfig.data_root,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Run directory.", show_default="runs/MODEL-xSCALE")
+    ] = TrainConfig.out,
+    resume: Annotated[
+        Path | None, typer.Option(help="Run directory to go on with, exactly where it stopped.")
+    ] = TrainConfig.resume,
+    init_from: Annotated[Path | None, typer.Option(help="Weight file to start from.")] = TrainConfig.init_from,
+    steps: Annotated[int, typer.Option(help="Optimiser steps in all.")] = TrainConfig.steps,
+    batch: Annotated[int, typer.Option(help="Crops a step.")] = TrainConfig.batch,
+    patch: Annotated[int, typer.Option(help="Side of a crop in low-resolution pixels.")] = TrainConfig.patch,
+    candidates: Annotated[
+        int, typer.Option(help="Take the most detailed of this many random crops.")
+    ] = TrainConfig.candidates,
+    learning_rate: Annotated[float, typer.Option(help="Adam's step size.")] = TrainConfig.learning_rate,
+    schedule: Annotated[Schedule, typer.Option(help="How the learning rate falls.")] = TrainConfig.schedule,
+    halve_every: Annotated[
+        int, typer.Option(help="Steps between halvings of the learning rate.")
+    ] = TrainConfig.halve_every,
+    warmup: Annotated[int, typer.Option(help="Steps of rising learning rate at the start.")] = TrainConfig.warmup,
+    clip: Annotated[float, typer.Option(help="Largest norm of the gradient; 0 is no limit.")] = TrainConfig.clip,
+    ema: Annotated[float, typer.Option(help="Decay of the moving average of the weights.")] = TrainConfig.ema,
+    fold_tail: Annotated[
+        bool,
+        typer.Option(
+            "--fold-tail", help="Train through the folded tail: faster, but the outermost pixels need a rest."
+        ),
+    ] = TrainConfig.fold_tail,
+    validate_every: Annotated[int, typer.Option(help="Steps between validations.")] = TrainConfig.validate_every,
+    checkpoint_minutes: Annotated[
+        float, typer.Option(help="Minutes between checkpoints.")
+    ] = TrainConfig.checkpoint_minutes,
+    log_every: Annotated[int, typer.Option(help="Steps between lines of progress.")] = TrainConfig.log_every,
+    seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = TrainConfig.seed,
+    device: Device = TrainConfig.device,
+    precision: PrecisionOption = TrainConfig.precision,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the net first: for long runs on a GPU.")
+    ] = TrainConfig.compile,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a net on a folder of photos."""
+    display = Display(as_json=as_json, quiet=quiet)
+    settings = _settings(context)
+    with _reporting(display):
+        if resume:
+            config = resumed(resume, settings)
+        elif model:
+            config = TrainConfig(**settings)
+        else:
+            raise BadSetting("give --model, see `refsr models`, or --resume")
+    from refsr_cli.tasks.train import train as run
+
+    _run(display, lambda: run(config))
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the nets and the weights there are for them."""
+    from refsr_cli.tasks.catalog import list_models
+
+    _run(Display(as_json=as_json), list_models)

@@ -1,0 +1,171 @@
+"""Settings of each task: frozen, torch-free, and the only place where a default is written."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from refsr_cli.errors import BadSetting
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Schedule = Literal["halving", "cosine"]
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise BadSetting(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetConfig:
+    """Which net, and how it is run: what every command that runs one has in common."""
+
+    model: str | None = None
+    """Name in MODELS; None is the best packaged net for the scale."""
+    weights: str | None = None
+    """File, manifest id, or hub repository; None is the packaged or published file of `model`."""
+    flavour: str | None = None
+    """Layout of a published weight file where its keys do not tell."""
+    res_scale: float | None = None
+    """Residual scaling of a published weight file, which does not say it itself."""
+    self_ensemble: bool | None = None
+    """Mean over the eight orientations; None is on for a GPU and off for a CPU."""
+    tile: int | None = None
+    """Side of a tile in input pixels; 0 is the whole picture at once, None is what fits into `memory`."""
+    memory: int | None = None
+    """Bytes that computing may take besides the pictures themselves; None is a part of what the device has."""
+    device: str = "auto"
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        _require(self.tile is None or self.tile == 0 or self.tile >= 16, f"--tile must be at least 16, not {self.tile}")
+        _require(self.memory is None or self.memory > 0, f"--memory must be above 0, not {self.memory}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpscaleConfig(NetConfig):
+    """`refsr upscale`."""
+
+    inputs: tuple[str, ...]
+    """Files, folders, and patterns."""
+    output: Path | None = None
+    """A file or a folder; next to the input when None."""
+    scale: int | None = None
+    """Whole factor; 4 when no size is given either."""
+    size: tuple[int, int] | None = None
+    """Width and height to reach exactly."""
+    long_side: int | None = None
+    """Longer side to reach, keeping the shape."""
+    refs: tuple[str, ...] = ()
+    format: str | None = None
+    """Format of the output; that of the input when None."""
+    quality: int | None = None
+    recursive: bool = False
+    skip_existing: bool = False
+    overwrite: bool = False
+    allow_large: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        asked = [name for name in ("scale", "size", "long_side") if getattr(self, name) is not None]
+        _require(
+            len(asked) <= 1, f"give one of {' and '.join('--' + name.replace('_', '-') for name in asked)}, not both"
+        )
+        _require(self.scale in (None, 2, 3, 4, 8), f"--scale is 2, 3, 4 or 8, not {self.scale}; for other sizes --size")
+        _require(self.size is None or min(self.size) >= 1, "--size must be at least 1x1")
+        _require(self.long_side is None or self.long_side >= 1, f"--long-side must be at least 1, not {self.long_side}")
+        _require(self.quality is None or 1 <= self.quality <= 100, f"--quality is 1 to 100, not {self.quality}")
+        _require(not (self.skip_existing and self.overwrite), "give --skip-existing or --overwrite, not both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(NetConfig):
+    """`refsr eval`."""
+
+    dataset: str
+    """Name in BENCHMARKS, or a folder of high-resolution images."""
+    scale: int = 4
+    protocol: str | None = None
+    """Name in PROTOCOLS; the one the dataset is usually reported under when None."""
+    lr_dir: Path | None = None
+    """Folder of low-resolution images to use instead of those made from the high-resolution ones."""
+    data_root: Path | None = None
+    """Folder that holds the named datasets; $REFSR_DATA or the user's cache when None."""
+    limit: int | None = None
+    """Only the first so many images."""
+    save: Path | None = None
+    """Folder for the results as PNG."""
+    csv: Path | None = None
+    """File for the table."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.scale >= 1, f"--scale must be at least 1, not {self.scale}")
+        _require(self.limit is None or self.limit >= 1, f"--limit must be at least 1, not {self.limit}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """`refsr train`. The defaults of the optimiser are those of the EDSR paper."""
+
+    model: str
+    scale: int = 4
+    data: Path | None = None
+    """Folder of training photos; DIV2K under the data root, else the packaged trial photos when None."""
+    data_root: Path | None = None
+    val: str | None = None
+    """Benchmark name or folder that is scored as the training goes on; a few training photos when None."""
+    out: Path | None = None
+    """Run directory; `runs/<model>-x<scale>` when None."""
+    steps: int = 300_000
+    batch: int = 16
+    patch: int = 48
+    """Side of a crop in low-resolution pixels."""
+    candidates: int = 1
+    """The most detailed of this many random crops is taken."""
+    learning_rate: float = 1e-4
+    schedule: Schedule = "halving"
+    """Halved every `halve_every` steps, or a half cosine down to zero at the last step."""
+    halve_every: int = 200_000
+    warmup: int = 0
+    """Steps over which the learning rate rises from zero."""
+    clip: float = 0.0
+    """Largest norm of the gradient; 0 lets it be."""
+    ema: float = 0.999
+    """Decay of the moving average of the weights, which is what is validated and saved."""
+    fold_tail: bool = False
+    """Train through the folded upsampling tail: faster; a short run without it must follow, for the border."""
+    validate_every: int = 1000
+    checkpoint_minutes: float = 5.0
+    log_every: int = 100
+    resume: Path | None = None
+    """Run directory to continue exactly where it stopped."""
+    init_from: Path | None = None
+    """Weights to start from."""
+    seed: int = 0
+    device: str = "auto"
+    precision: Precision = "auto"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "patch", "candidates", "halve_every", "validate_every", "log_every"):
+            _require(
+                getattr(self, name) >= 1, f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}"
+            )
+        _require(self.patch >= 3 or not self.fold_tail, "--fold-tail needs a --patch of at least 3")
+        _require(self.learning_rate > 0, f"--learning-rate must be above 0, not {self.learning_rate}")
+        _require(0 <= self.ema < 1, f"--ema must be at least 0 and below 1, not {self.ema}")
+        _require(self.warmup >= 0 and self.clip >= 0, "--warmup and --clip must not be negative")
+
+
+def resumed(folder: Path, changes: dict[str, Any]) -> TrainConfig:
+    """The config of an earlier training in `folder`, with `changes`. Raises BadSetting when it is not there."""
+    file = folder / "config.json"
+    try:
+        saved = json.loads(file.read_text())
+        paths = {name: Path(saved[name]) for name in ("data", "data_root", "out", "init_from") if saved.get(name)}
+        return TrainConfig(**{**saved, **paths, **changes, "resume": folder})
+    except (OSError, ValueError, TypeError) as error:
+        raise BadSetting(
+            f"{folder} cannot be resumed: {file} is missing or not a training's config ({error})"
+        ) from None

@@ -1,0 +1,240 @@
+"""Shows a stream of records: lines and progress bars for people, one JSON object a line for programs.
+
+Records are told apart by their field `kind` and shown by the names of their fields, so that no task is imported.
+"""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+_QUIET_SECONDS = 10.0
+"""Where there is no terminal, a line of progress at most this often."""
+
+
+class Display:
+    """Shows records as they come, and knows the exit code they amount to."""
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
+        self.as_json, self.quiet = as_json, quiet
+        self.exit_code = 0
+        self._out = Console(highlight=False, soft_wrap=True)
+        self._err = Console(highlight=False, soft_wrap=True, stderr=True)
+        self._bar: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._told = time.monotonic()
+        self._began: dict[str, float] = {}
+
+    def show(self, records: Iterable[Any]) -> int:
+        """Shows every record; the exit code: 1 when any of them is an error."""
+        try:
+            for record in records:
+                self._show(asdict(record))
+        finally:
+            self._close_bar()
+        return self.exit_code
+
+    def error(self, message: str, path: str | None = None) -> None:
+        """Says what went wrong, on the standard error stream, or as a JSON line."""
+        self._close_bar()
+        if self.as_json:
+            _print_json({"kind": "error", "path": path, "message": message})
+        else:
+            self._err.print(f"[red]error:[/red] {escape(message)}")
+
+    def download(self, done: int, total: int | None) -> None:
+        """Progress of a download in bytes."""
+        if self.as_json:
+            if self._is_time():
+                _print_json({"kind": "download", "done": done, "total": total})
+        else:
+            self._advance("downloading weights", done, total, DownloadColumn())
+
+    def _show(self, record: dict[str, Any]) -> None:
+        kind = record["kind"]
+        if kind == "error":
+            self.exit_code = 1
+        if self.as_json:
+            if kind != "progress" or self._is_time():
+                _print_json(record)
+        elif kind == "error":
+            self.error(record["message"], record["path"])
+        elif not self.quiet:
+            _SHOWN[kind](self, record)
+
+    def line(self, text: str) -> None:
+        """One line for people; `text` may hold rich's markup."""
+        self._close_bar()
+        self._out.print(text)
+
+    def progress(self, record: dict[str, Any]) -> None:
+        self._advance(record["source"], record["done"], record["total"])
+
+    def _advance(self, name: str, done: int, total: int | None, *columns: Any) -> None:
+        """Moves the bar called `name`; without a terminal, says a line now and then."""
+        if self.quiet:
+            return
+        if not self._err.is_terminal:
+            begin = self._began.setdefault(name, time.monotonic())
+            if total and 0 < done < total and self._is_time(_QUIET_SECONDS):
+                remaining = (time.monotonic() - begin) * (total - done) / done
+                self._err.print(f"{escape(name)}: {done / total:.0%}, about {_duration(remaining)} to go")
+            return
+        if self._bar is None:
+            text = TextColumn("{task.description}")
+            self._bar = Progress(text, BarColumn(), *columns, TimeRemainingColumn(), console=self._err, transient=True)
+            self._bar.start()
+        if name not in self._tasks:
+            self._tasks[name] = self._bar.add_task(escape(name), total=total)
+        self._bar.update(self._tasks[name], completed=done, total=total)
+
+    def _is_time(self, every: float = 1.0) -> bool:
+        now = time.monotonic()
+        if now - self._told < every:
+            return False
+        self._told = now
+        return True
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+            self._tasks.clear()
+
+
+def _print_json(record: dict[str, Any]) -> None:
+    print(json.dumps({key: _plain(value) for key, value in record.items()}), flush=True)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold: numbers that are not finite become null, paths become text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def _duration(seconds: float) -> str:
+    """`3.2 s`, `4 min 10 s`, `2 h 5 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _using(display: Display, record: dict[str, Any]) -> None:
+    plus = ", self-ensemble" if record["self_ensemble"] else ""
+    display.line(
+        f"[dim]{escape(record['model'])} x{record['scale']} on {record['device']}, {record['precision']}{plus}[/dim]"
+    )
+    if record["note"]:
+        display.line(f"[yellow]{escape(record['note'])}[/yellow]")
+
+
+def _upscaled(display: Display, record: dict[str, Any]) -> None:
+    display.line(
+        f"{escape(record['source'])} → [bold]{escape(record['target'])}[/bold] "
+        f"{record['width']}x{record['height']} in {_duration(record['seconds'])}"
+    )
+
+
+def _skipped(display: Display, record: dict[str, Any]) -> None:
+    display.line(f"[dim]{escape(record['source'])}: {escape(record['target'])} is there already[/dim]")
+
+
+def _opened(display: Display, record: dict[str, Any]) -> None:
+    display.line(
+        f"{escape(record['dataset'])} x{record['scale']}, protocol {record['protocol']} ({record['description']}), "
+        f"low resolution {escape(record['lr'])}"
+    )
+    display.line(f"[bold]{'image':<28}{'PSNR':>8}{'SSIM':>9}{'bicubic':>10}{'SSIM':>9}{'seconds':>9}[/bold]")
+
+
+def _scores(name: str, record: dict[str, Any]) -> str:
+    return (
+        f"{escape(name[:27]):<28}{record['psnr']:8.2f}{record['ssim']:9.4f}"
+        f"{record['bicubic_psnr']:10.2f}{record['bicubic_ssim']:9.4f}{record['seconds']:9.2f}"
+    )
+
+
+def _measured(display: Display, record: dict[str, Any]) -> None:
+    display.line(_scores(record["image"], record))
+
+
+def _summary(display: Display, record: dict[str, Any]) -> None:
+    display.line(f"[bold]{_scores('mean of ' + str(record['count']), record)}[/bold]")
+
+
+def _started(display: Display, record: dict[str, Any]) -> None:
+    if record["trial"]:
+        display.line(
+            "[yellow]no --data was given and DIV2K is not under the data root: training on the few packaged photos, "
+            "which is only a trial of the command[/yellow]"
+        )
+    skipped = f" ({record['skipped']} files could not be read)" if record["skipped"] else ""
+    display.line(
+        f"training {record['model']} x{record['scale']}, {record['parameters']:,} parameters, on {record['photos']} "
+        f"photos{skipped}, {record['device']}; everything goes to {escape(str(record['out']))}"
+    )
+
+
+def _pace(display: Display, record: dict[str, Any]) -> None:
+    display.line(
+        f"{record['steps_per_second']:.2f} steps/s: about {_duration(record['remaining_seconds'])} "
+        f"for {record['steps']:,} steps on this machine"
+    )
+
+
+def _step(display: Display, record: dict[str, Any]) -> None:
+    display.line(
+        f"step {record['step']:>7,}/{record['steps']:,}  loss {record['loss']:.5f}  "
+        f"learning rate {record['learning_rate']:.2e}  {record['steps_per_second']:.2f} steps/s  "
+        f"{_duration(record['remaining_seconds'])} to go"
+    )
+
+
+def _validation(display: Display, record: dict[str, Any]) -> None:
+    best = "  best so far" if record["best"] else ""
+    display.line(
+        f"[bold]step {record['step']:>7,}  {escape(record['dataset'])} ({record['protocol']}): "
+        f"{record['psnr']:.3f} dB, SSIM {record['ssim']:.4f}{best}[/bold]"
+    )
+
+
+def _finished(display: Display, record: dict[str, Any]) -> None:
+    display.line(
+        f"{record['step']:,} steps in {_duration(record['seconds'])}; "
+        f"weights: [bold]{escape(str(record['weights']))}[/bold], best: {escape(str(record['best']))}"
+    )
+
+
+def _model(display: Display, record: dict[str, Any]) -> None:
+    sizes = ", ".join(f"x{scale} {count:,}" for scale, count in record["parameters"].items())
+    where = [f"{place} x{', x'.join(map(str, record[place]))}" for place in ("packaged", "published") if record[place]]
+    display.line(f"[bold]{escape(record['name']):<16}[/bold] {sizes}  [dim]{'; '.join(where) or 'no weights'}[/dim]")
+
+
+_SHOWN: dict[str, Callable[[Display, dict[str, Any]], None]] = {
+    "progress": Display.progress,
+    "using": _using,
+    "upscaled": _upscaled,
+    "skipped": _skipped,
+    "opened": _opened,
+    "measured": _measured,
+    "summary": _summary,
+    "started": _started,
+    "pace": _pace,
+    "step": _step,
+    "validation": _validation,
+    "finished": _finished,
+    "model": _model,
+}

@@ -1,0 +1,1 @@
+"""Where pictures to learn from and to be measured on come from."""

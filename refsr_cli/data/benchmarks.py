@@ -1,0 +1,156 @@
+"""Test sets by name: where they lie, and under which protocol their figures are published."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from refsr_cli.data.degrade import degrade_bicubic, modcrop
+from refsr_cli.data.folders import find_images
+from refsr_cli.errors import BadData
+from refsr_cli.images import FORMATS, Picture, read_image, to_pixels, to_tensor
+from refsr_cli.packaged import packaged
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkSpec:
+    """A published test set."""
+
+    folders: tuple[str, ...]
+    """Where its high-resolution images may lie below the data root; the first one is what we advise."""
+    protocol: str
+    count: int
+    """Number of images in the full set."""
+    source: str
+    """Where people get it."""
+
+
+BENCHMARKS: dict[str, BenchmarkSpec] = {
+    "Set5": BenchmarkSpec(
+        folders=("Set5/HR", "Set5"), protocol="y", count=5, source="github.com/jbhuang0604/SelfExSR, data/Set5"
+    ),
+    "Set14": BenchmarkSpec(
+        folders=("Set14/HR", "Set14"), protocol="y", count=14, source="github.com/jbhuang0604/SelfExSR, data/Set14"
+    ),
+    "B100": BenchmarkSpec(
+        folders=("B100/HR", "B100", "BSD100/HR", "BSD100"),
+        protocol="y",
+        count=100,
+        source="github.com/jbhuang0604/SelfExSR, data/BSD100",
+    ),
+    "Urban100": BenchmarkSpec(
+        folders=("Urban100/HR", "Urban100"),
+        protocol="y",
+        count=100,
+        source="github.com/jbhuang0604/SelfExSR, data/Urban100 (the images of SRF_4)",
+    ),
+    "DIV2K": BenchmarkSpec(
+        folders=("DIV2K/DIV2K_valid_HR", "DIV2K_valid_HR"),
+        protocol="ntire",
+        count=100,
+        source="data.vision.ee.ethz.ch/cvl/DIV2K, DIV2K_valid_HR.zip",
+    ),
+    "Kodak24": BenchmarkSpec(
+        folders=("Kodak24/HR", "Kodak24", "kodak"), protocol="y", count=24, source="r0k.us/graphics/kodak"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a test set: `lr` as a file of 8 bit holds it, `hr` (1, 3, H, W) float in [0, 1], or (1, 1, H, W)
+    where the image is grey."""
+
+    name: str
+    lr: Picture
+    hr: Tensor
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A folder of high-resolution images to be scored on."""
+
+    name: str
+    folder: Path
+    protocol: str
+    limit: int | None = None
+    """Only the first so many images."""
+    lr_dir: Path | None = None
+    """Folder of low-resolution images; they are made from the high-resolution ones when None."""
+
+    def samples(self, scale: int) -> Iterator[Sample]:
+        """The images in order of name, cropped to multiples of `scale`. Raises BadData and BadImage."""
+        for path in find_images(self.folder)[: self.limit]:
+            picture = read_image(path)
+            hr = to_tensor(picture.pixels)[:, : picture.pixels.shape[2]]
+            if self.lr_dir:
+                lr = replace(read_image(_lr_file(self.lr_dir, path, scale)), alpha=None)
+                height, width = lr.height * scale, lr.width * scale
+                if height > hr.shape[2] or width > hr.shape[3]:
+                    raise BadData(f"the low-resolution image of {path.name} is too large for scale {scale}")
+                hr = hr[..., :height, :width]
+            else:
+                hr = modcrop(hr, scale)
+                if 0 in hr.shape:
+                    raise BadData(f"{path} is smaller than {scale} pixels")
+                small = np.empty((1, 1, hr.shape[1]), np.uint8)
+                pixels = to_pixels(degrade_bicubic(hr, scale), small)
+                lr = Picture(pixels, None, "png", None, None, None)
+            yield Sample(path.name, lr, hr)
+
+
+def _lr_file(folder: Path, hr: Path, scale: int) -> Path:
+    """The low-resolution file of `hr`: of the same name, or with the scale after it as DIV2K has it (0801x4.png)."""
+    for stem in (hr.stem, f"{hr.stem}x{scale}", f"{hr.stem}_x{scale}", f"{hr.stem}X{scale}"):
+        for suffix in dict.fromkeys((hr.suffix, *FORMATS)):
+            if (path := folder / (stem + suffix)).is_file():
+                return path
+    raise BadData(f"{folder} has no low-resolution image for {hr.name}; it would be {hr.stem}x{scale}{hr.suffix}")
+
+
+def find_data_root(given: Path | None = None) -> Path:
+    """The folder of the named datasets: `given`, else $REFSR_DATA, else the user's cache."""
+    return given or Path(os.environ.get("REFSR_DATA") or Path.home() / ".cache" / "refsr" / "data")
+
+
+def open_benchmark(
+    name: str,
+    data_root: Path | None = None,
+    *,
+    limit: int | None = None,
+    lr_dir: Path | None = None,
+) -> Benchmark:
+    """The test set called `name`, or the folder of that path. Raises BadData that says where it was looked for."""
+    spec = next((row for key, row in BENCHMARKS.items() if key.lower() == Path(name).name.lower()), None)
+    protocol = spec.protocol if spec else "y"
+    given = Path(name)
+    if given.is_dir():
+        folder = given / "HR" if (given / "HR").is_dir() else given
+        return Benchmark(given.resolve().name, folder, protocol, limit, lr_dir)
+    if spec is None or given.name != name:
+        known = ", ".join(BENCHMARKS)
+        raise BadData(f"{name} is neither a folder nor a known dataset ({known})")
+    root = find_data_root(data_root)
+    for below in spec.folders:
+        if (root / below).is_dir():
+            return Benchmark(name, root / below, protocol, limit, lr_dir)
+    raise BadData(
+        f"{name} is not at {root / spec.folders[0]}; put its {spec.count} high-resolution images there "
+        f"(from {spec.source}), or name their folder, or set --data-root or $REFSR_DATA"
+    )
+
+
+def trial_photos() -> Benchmark:
+    """The few photos that travel with refsr: enough to try a command on."""
+    return Benchmark("packaged photos", packaged("examples/images") / "kodak", "y")
+
+
+def find_training_photos(data_root: Path | None = None) -> Path | None:
+    """DIV2K's training photos under the data root, where they are there."""
+    for below in ("DIV2K/DIV2K_train_HR", "DIV2K_train_HR"):
+        if (folder := find_data_root(data_root) / below).is_dir():
+            return folder
+    return None

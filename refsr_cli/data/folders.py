@@ -1,0 +1,21 @@
+"""Folders of images."""
+
+from pathlib import Path
+
+from refsr_cli.errors import BadData
+from refsr_cli.images import FORMATS
+
+
+def is_image(path: Path) -> bool:
+    """Whether `path` is a file whose name ends like that of an image refsr reads, and is not hidden."""
+    return path.suffix.lower() in FORMATS and not path.name.startswith(".") and path.is_file()
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Every image below `folder`, in order of path. Raises BadData when there is none."""
+    if not folder.is_dir():
+        raise BadData(f"{folder} is not a folder")
+    found = sorted(path for path in folder.rglob("*") if is_image(path))
+    if not found:
+        raise BadData(f"{folder} holds no image ({', '.join(FORMATS)})")
+    return found

@@ -1,0 +1,47 @@
+"""How much memory a net takes for each pixel, and so how large a tile may be."""
+
+import torch
+from torch import Tensor, nn
+
+from refsr_cli.models import SRModel
+
+_PROBE = 16
+_KEPT = 1.25
+"""Room for what stays alive across layers (the skip, the padded input) and for the allocator's rounding."""
+
+
+def bytes_per_pixel(model: SRModel) -> float:
+    """Peak bytes of activations for each input pixel: the largest layer's input and output together, in float32.
+
+    Measured on a small input, so it holds for any net of convolutional layers.
+    """
+    sizes = [3.0 * (1 + model.scale**2)]
+
+    def note(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        sizes.append(float(sum(x.numel() for x in inputs) + output.numel()) / _PROBE**2)
+
+    leaves = [module for module in model.modules() if not list(module.children()) and module is not model]
+    hooks = [leaf.register_forward_hook(note) for leaf in leaves]
+    try:
+        with torch.inference_mode():
+            model(torch.zeros(1, 3, _PROBE, _PROBE, device=next((p.device for p in model.parameters()), None)))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return 4 * _KEPT * max(sizes)
+
+
+def default_memory(device: torch.device) -> int:
+    """Bytes that computing may take where nothing is asked for: half of what is free on a GPU, 1 GiB elsewhere."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0] // 2)
+    return 2**30
+
+
+def tile_side(model: SRModel, memory: int, halo: int) -> int:
+    """The side of the largest square tile, without its halo, whose computation stays within `memory` bytes.
+
+    At least 16 pixels, however small the budget is.
+    """
+    side = int((memory / bytes_per_pixel(model)) ** 0.5) - 2 * halo
+    return max(16, side)

@@ -1,0 +1,75 @@
+"""A net as a function from picture to picture. A wrapper takes a runner and gives a runner."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from refsr_cli.layers.resample import resize
+from refsr_cli.models import SRModel
+
+Runner = Callable[[Tensor], Tensor]
+"""`(N, 3, H, W)` float in [0, 1] to `(N, 3, scale*H, scale*W)` float32, clamped to [0, 1]."""
+
+RESIZE_HALO = 4
+"""Input pixels that the antialiased kernel of `resized` can reach."""
+
+
+def runner_for(model: SRModel, precision: torch.dtype = torch.float32) -> Runner:
+    """Runs `model`, in evaluation mode, on any size: pads to `multiple_of`, crops back, clamps."""
+    model.eval()
+    step = model.multiple_of
+
+    @torch.inference_mode()
+    def run(lr: Tensor) -> Tensor:
+        height, width = lr.shape[-2:]
+        padding = (0, -width % step, 0, -height % step)
+        padded = F.pad(lr, padding, mode="replicate") if any(padding) else lr
+        padded = padded.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(lr.device.type, precision, enabled=precision != torch.float32):
+            sr = model(padded)
+        return sr[..., : height * model.scale, : width * model.scale].float().clamp(0, 1)
+
+    return run
+
+
+def resized(run: Runner, scale: int) -> Runner:
+    """`run` at its own, larger scale, then shrunk with antialiasing to `scale` times the input."""
+
+    def run_and_shrink(lr: Tensor) -> Tensor:
+        height, width = lr.shape[-2:]
+        return resize(run(lr), height * scale, width * scale).clamp(0, 1)
+
+    return run_and_shrink
+
+
+def orient(x: Tensor, orientation: int) -> Tensor:
+    """One of the eight orientations of (N, C, H, W), numbered 0..7: transposed (4), then flipped down (2), right (1)."""
+    if orientation & 4:
+        x = x.transpose(-1, -2)
+    if orientation & 2:
+        x = x.flip(-2)
+    return x.flip(-1) if orientation & 1 else x
+
+
+def restore(x: Tensor, orientation: int) -> Tensor:
+    """Undoes `orient`."""
+    if orientation & 1:
+        x = x.flip(-1)
+    if orientation & 2:
+        x = x.flip(-2)
+    return x.transpose(-1, -2) if orientation & 4 else x
+
+
+def ensembled(run: Runner) -> Runner:
+    """Geometric self-ensemble, the "+" of EDSR+ and MDSR+ (Lim et al. 2017, section 3.3): the mean of `run` over the
+    eight orientations of its input, summed as they come, before any rounding."""
+
+    def run_all(lr: Tensor) -> Tensor:
+        total = run(lr)
+        for orientation in range(1, 8):
+            total = total + restore(run(orient(lr, orientation)), orientation)
+        return total / 8
+
+    return run_all

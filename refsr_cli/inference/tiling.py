@@ -1,0 +1,116 @@
+"""Pictures of any size in bounded memory: tiles with a halo, so that the result equals that of the whole picture.
+
+A tile sees `halo` pixels more than it answers for. Where the halo is the net's receptive field, no pixel of the
+answer depends on where the tiles were cut.
+"""
+
+from collections import deque
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from refsr_cli.errors import OutOfMemory, RefsrError
+from refsr_cli.images import Pixels, to_pixels, to_tensor
+from refsr_cli.inference.runner import Runner
+
+SMALLEST = 16
+"""Side in low-resolution pixels below which a tile is not split any more."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of the low-resolution picture: `top` <= row < `bottom`, `left` <= column < `right`."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def area(self) -> int:
+        return (self.bottom - self.top) * (self.right - self.left)
+
+    def grown(self, halo: int, height: int, width: int) -> "Tile":
+        """With `halo` more pixels on every side, within a picture of `height` by `width`."""
+        return Tile(
+            max(0, self.top - halo),
+            max(0, self.left - halo),
+            min(height, self.bottom + halo),
+            min(width, self.right + halo),
+        )
+
+    def within(self, other: "Tile", scale: int) -> tuple[slice, slice]:
+        """Rows and columns of this tile in the result of `other`, which contains it, at `scale`."""
+        rows = slice((self.top - other.top) * scale, (self.bottom - other.top) * scale)
+        return rows, slice((self.left - other.left) * scale, (self.right - other.left) * scale)
+
+    def split(self, side: int) -> Iterator["Tile"]:
+        """Parts of about equal size, none longer than `side`, that cover the tile once, row by row."""
+        for top, bottom in _even_cuts(self.top, self.bottom, side):
+            for left, right in _even_cuts(self.left, self.right, side):
+                yield Tile(top, left, bottom, right)
+
+
+def _even_cuts(start: int, end: int, side: int) -> list[tuple[int, int]]:
+    count = max(1, -(-(end - start) // side))
+    edges = [start + (end - start) * number // count for number in range(count + 1)]
+    return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+def run_tiles(
+    run: Runner,
+    pixels: Pixels,
+    scale: int,
+    *,
+    tile: int | None,
+    halo: int,
+    device: torch.device,
+) -> Generator[int, None, Pixels]:
+    """`run` over `pixels` (H, W, C) in tiles of side `tile` (None: in one piece): (scale*H, scale*W, C), same dtype.
+
+    Each tile is converted, computed and rounded by itself, so that no picture is ever held in floating point.
+    Yields the number of input pixels of each tile done; the picture is the generator's return value. A tile for which the memory
+    does not suffice is split, and so are those after it. Raises OutOfMemory when even the smallest tile does not fit, RefsrError when the net answers
+    with something that is not a number.
+    """
+    height, width = pixels.shape[:2]
+    whole = Tile(0, 0, height, width)
+    target = np.empty((height * scale, width * scale, pixels.shape[2]), pixels.dtype)
+    side = tile or max(height, width)
+    waiting = deque(whole.split(side))
+    while waiting:
+        part = waiting.popleft()
+        if max(part.bottom - part.top, part.right - part.left) > side:
+            waiting.extendleft(reversed(list(part.split(side))))
+            continue
+        seen = part.grown(halo, height, width)
+        window = to_tensor(pixels[seen.top : seen.bottom, seen.left : seen.right])
+        try:
+            sr = run(window.to(device))[(..., *part.within(seen, scale))].cpu()
+        except (RuntimeError, MemoryError) as error:
+            side = _smaller(side, part, error)
+            waiting.appendleft(part)
+            continue
+        if not torch.isfinite(sr).all():
+            raise RefsrError("the net's answer is not a number; try --precision fp32, or other weights")
+        rows, columns = part.within(whole, scale)
+        target[rows, columns] = to_pixels(sr, pixels)
+        yield part.area
+    return target
+
+
+def _smaller(side: int, part: Tile, error: RuntimeError | MemoryError) -> int:
+    """Half of the side of `part`, when `error` says that memory ran out; else raises."""
+    text = str(error).lower()
+    if not isinstance(error, MemoryError) and "out of memory" not in text and "can't allocate memory" not in text:
+        raise error
+    half = min(side, max(part.bottom - part.top, part.right - part.left)) // 2
+    if half < SMALLEST:
+        raise OutOfMemory(
+            f"not enough memory even for a tile of {2 * half} pixels; close other programs or use a smaller --model"
+        ) from None
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return half

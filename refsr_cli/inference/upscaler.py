@@ -1,0 +1,134 @@
+"""A net made ready for pictures: device, precision, tiles, self-ensemble, passes and alpha in one place."""
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+import numpy as np
+import torch
+
+from refsr_cli.errors import BadSetting
+from refsr_cli.images import Picture, Pixels, bleed_color, to_pixels, to_tensor
+from refsr_cli.inference.device import pick_device, pick_precision
+from refsr_cli.inference.memory import default_memory, tile_side
+from refsr_cli.inference.runner import RESIZE_HALO, ensembled, resized, runner_for
+from refsr_cli.inference.tiling import run_tiles
+from refsr_cli.layers.resample import resize
+from refsr_cli.models import SRModel
+
+
+@dataclass(frozen=True)
+class Using:
+    """Which net is run, and how."""
+
+    model: str
+    scale: int
+    device: str
+    precision: str
+    self_ensemble: bool
+    note: str | None
+    kind: str = "using"
+
+
+class Upscaler:
+    """Makes pictures larger with one net, to any size.
+
+    A factor that is not the net's scale is reached by passes of the net and by shrinking with antialiasing: 2 with a
+    net for 4 is its result at half size, 8 is a pass of 4 and then one of 2.
+    """
+
+    def __init__(
+        self,
+        model: SRModel,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        self_ensemble: bool | None = None,
+        tile: int | None = None,
+        memory: int | None = None,
+    ) -> None:
+        """`tile` is the side of a tile in input pixels, 0 for the whole picture at once, None for what fits into
+        `memory` bytes (None: a part of what the device has). `self_ensemble` None: on a GPU. Raises BadSetting."""
+        self.device = pick_device(device)
+        self.precision = pick_precision(precision, self.device)
+        self.self_ensemble = self.device.type == "cuda" if self_ensemble is None else self_ensemble
+        self.model = model.to(self.device).to(memory_format=torch.channels_last)
+        if tile and not model.tileable:
+            raise BadSetting("this model cannot work in tiles; use --tile off")
+        self.tile, self.memory = tile, memory or default_memory(self.device)
+
+    def using(self, name: str, note: str | None = None) -> Using:
+        """A record of the choices made; `name` is what the net is known as."""
+        precision = str(self.precision).removeprefix("torch.")
+        return Using(name, self.model.scale, str(self.device), precision, self.self_ensemble, note)
+
+    def scale_up(self, pixels: Pixels, scale: int) -> Generator[int, None, Pixels]:
+        """One pass over (H, W, C) to (scale*H, scale*W, C), `scale` at most the net's own. Yields the number of input
+        pixels done since it last yielded."""
+        run, halo = runner_for(self.model, self.precision), self.model.receptive_field
+        if scale != self.model.scale:
+            run, halo = resized(run, scale), halo + RESIZE_HALO
+        if self.self_ensemble:
+            run = ensembled(run)
+        tile = self.tile
+        if tile is None and self.model.tileable:
+            tile = tile_side(self.model, self.memory, halo)
+        return (yield from run_tiles(run, pixels, scale, tile=tile or None, halo=halo, device=self.device))
+
+    def resize_to(self, pixels: Pixels, height: int, width: int) -> Generator[int, None, Pixels]:
+        """(H, W, C) to (height, width, C): passes of the net until it is large enough, then shrunk. Yields as
+        `scale_up` does."""
+        factor = max(height / pixels.shape[0], width / pixels.shape[1])
+        for scale in plan_passes(factor, self.model.scale):
+            pixels = yield from self.scale_up(pixels, scale)
+        return shrink(pixels, height, width)
+
+    def enlarge(self, picture: Picture, height: int, width: int) -> Generator[int, None, Picture]:
+        """The picture at another size, alpha with the same net; all else of it kept. Yields as `scale_up` does, in
+        all `work(picture, height, width)`."""
+        if picture.alpha is None:
+            return replace(picture, pixels=(yield from self.resize_to(picture.pixels, height, width)))
+        pixels = yield from self.resize_to(bleed_color(picture).pixels, height, width)
+        alpha = yield from self.resize_to(picture.alpha[..., None], height, width)
+        return replace(picture, pixels=pixels, alpha=alpha[..., 0])
+
+    def work(self, picture: Picture, height: int, width: int) -> int:
+        """How many input pixels all passes of `enlarge` have together."""
+        area, total = picture.height * picture.width, 0
+        for scale in plan_passes(max(height / picture.height, width / picture.width), self.model.scale):
+            total += area
+            area *= scale**2
+        return total if picture.alpha is None else 2 * total
+
+    def __call__(self, picture: Picture, scale: int | None = None) -> Picture:
+        """`enlarge` by a whole factor (None: the net's scale), in one call."""
+        scale = scale or self.model.scale
+        steps = self.enlarge(picture, picture.height * scale, picture.width * scale)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                enlarged: Picture = end.value
+                return enlarged
+
+
+def plan_passes(factor: float, model_scale: int) -> list[int]:
+    """The scales of successive passes of a net of `model_scale` whose product is at least `factor`.
+
+    Every pass but the last is at the net's own scale: 8 with a net for 4 is [4, 2]. Empty when `factor` is at most 1.
+    """
+    passes = []
+    while factor > 1 + 1e-9:
+        passes.append(min(model_scale, math.ceil(factor - 1e-9)))
+        factor /= passes[-1]
+    return passes
+
+
+def shrink(pixels: Pixels, height: int, width: int) -> Pixels:
+    """(H, W, C) to (height, width, C), antialiased, one channel at a time so that little is held in floating point."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    target = np.empty((height, width, pixels.shape[2]), pixels.dtype)
+    for channel in range(pixels.shape[2]):
+        plane = pixels[..., channel : channel + 1]
+        target[..., channel : channel + 1] = to_pixels(resize(to_tensor(plane)[:, :1], height, width), plane)
+    return target

@@ -1,0 +1,44 @@
+"""Bicubic resampling as MATLAB's `imresize` does it: what every paper of the field measures with.
+
+torch's antialiased bicubic has MATLAB's kernel (a = -0.5, stretched when shrinking) and pixel centres, and differs
+only at the border, where MATLAB mirrors the image and torch renormalises the kernel. Mirroring first, then cropping,
+makes the two equal.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_SUPPORT = 4
+"""Pixels mirrored beyond the border, at the lower of the two resolutions; the kernel reaches 2."""
+
+
+def _mirror(x: Tensor, pad: int) -> Tensor:
+    """`x` with `pad` mirrored pixels (c b a | a b c) on every side, however small the image."""
+    for dim in (-2, -1):
+        size = x.shape[dim]
+        index = torch.arange(-pad, size + pad, device=x.device) % (2 * size)
+        x = x.index_select(dim, torch.where(index < size, index, 2 * size - 1 - index))
+    return x
+
+
+def resize(x: Tensor, height: int, width: int) -> Tensor:
+    """(N, C, H, W) float to (N, C, height, width), antialiased; for any sizes."""
+    if x.shape[-2:] == (height, width):
+        return x
+    return F.interpolate(x, (height, width), mode="bicubic", antialias=True, align_corners=False)
+
+
+def downscale(x: Tensor, scale: int) -> Tensor:
+    """(N, C, scale*h, scale*w) float to (N, C, h, w), equal to MATLAB's `imresize(x, 1/scale)`; not clamped."""
+    height, width = x.shape[-2] // scale, x.shape[-1] // scale
+    small = resize(_mirror(x, _SUPPORT * scale), height + 2 * _SUPPORT, width + 2 * _SUPPORT)
+    return small[..., _SUPPORT:-_SUPPORT, _SUPPORT:-_SUPPORT]
+
+
+def upscale(x: Tensor, scale: int) -> Tensor:
+    """(N, C, H, W) float to (N, C, scale*H, scale*W), equal to MATLAB's `imresize(x, scale)`; not clamped."""
+    padded = _mirror(x, _SUPPORT)
+    large = resize(padded, padded.shape[-2] * scale, padded.shape[-1] * scale)
+    crop = _SUPPORT * scale
+    return large[..., crop:-crop, crop:-crop]

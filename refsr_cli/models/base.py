@@ -1,0 +1,42 @@
+"""The contract every net keeps."""
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+
+class SRModel(nn.Module):
+    """A super-resolution net built for one scale.
+
+    `forward(lr)` maps `(N, 3, H, W)` float RGB in [0, 1] to `(N, 3, scale*H, scale*W)`, near [0, 1] but not clamped.
+    Padding to `multiple_of`, cropping, clamping, tiling and self-ensembling happen once, outside the net.
+    A net never downloads, prints, seeds or sets a global flag.
+    """
+
+    scales: ClassVar[tuple[int, ...]]
+    """The scales the net can be built for."""
+    needs_ref: ClassVar[bool] = False
+    """Whether `forward` takes reference images too."""
+    multiple_of: ClassVar[int] = 1
+    """Input height and width must be multiples of this; the runner pads."""
+    tileable: ClassVar[bool] = True
+    """Whether a tile with a halo of `receptive_field` equals the same part of the whole."""
+
+    foldable: ClassVar[bool] = False
+    """Whether the upsampling tail is linear, so that `forward_folded` exists."""
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+
+    @property
+    def receptive_field(self) -> int:
+        """Radius in low-resolution pixels beyond which an input pixel cannot change an output pixel."""
+        raise NotImplementedError
+
+    def forward(self, lr: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward_folded(self, lr: Tensor) -> Tensor:
+        """`forward` with the linear tail folded into one convolution: equal but for the outermost `scale` pixels."""
+        raise NotImplementedError

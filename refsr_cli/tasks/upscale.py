@@ -1,0 +1,217 @@
+"""Image files in, larger image files out."""
+
+import glob
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from refsr_cli.config import UpscaleConfig
+from refsr_cli.data.folders import is_image
+from refsr_cli.errors import BadImage, BadSetting, RefsrError, UnknownName
+from refsr_cli.files import make_folder
+from refsr_cli.images import FORMATS, Picture, read_image, write_image
+from refsr_cli.inference.upscaler import Upscaler, Using
+from refsr_cli.weights.store import load_model
+
+DEFAULT_SCALE = 4
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Work done on one file, in input pixels of all passes together."""
+
+    source: str
+    done: int
+    total: int
+    kind: str = "progress"
+
+
+@dataclass(frozen=True)
+class Upscaled:
+    """One file written."""
+
+    source: str
+    target: str
+    width: int
+    height: int
+    seconds: float
+    refs: tuple[object, ...] = ()
+    kind: str = "upscaled"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """One file whose target was there already."""
+
+    source: str
+    target: str
+    kind: str = "skipped"
+
+
+@dataclass(frozen=True)
+class Failed:
+    """One file that could not be done; the others are."""
+
+    path: str
+    message: str
+    kind: str = "error"
+
+
+@dataclass(frozen=True)
+class _Job:
+    source: Path
+    target: Path
+
+
+def upscale(
+    config: UpscaleConfig, on_download: Callable[[int, int | None], None] | None = None
+) -> Iterator[Using | Progress | Upscaled | Skipped | Failed]:
+    """Enlarges every input. What is wrong with the request is raised before anything is read; what is wrong with one
+    file is yielded as Failed, and the rest are done."""
+    if config.refs:
+        raise BadSetting("reference models are not installed yet in this version; leave --ref out")
+    found, missing = _find_inputs(config)
+    jobs = _plan(found, config)
+    yield from missing
+    if not jobs:
+        return
+    wanted = None if config.weights else config.scale or DEFAULT_SCALE
+    loaded = load_model(
+        config.model,
+        wanted,
+        config.weights,
+        on_progress=on_download,
+        flavour=config.flavour,
+        res_scale=config.res_scale,
+    )
+    upscaler = Upscaler(
+        loaded.model,
+        device=config.device,
+        precision=config.precision,
+        self_ensemble=config.self_ensemble,
+        tile=config.tile,
+        memory=config.memory,
+    )
+    yield upscaler.using(loaded.name, loaded.metadata.get("note"))
+    for job in jobs:
+        if job.target.exists() and config.skip_existing:
+            yield Skipped(str(job.source), str(job.target))
+            continue
+        try:
+            yield from _upscale_one(job, upscaler, config)
+        except RefsrError as error:
+            yield Failed(str(job.source), str(error))
+
+
+def _upscale_one(job: _Job, upscaler: Upscaler, config: UpscaleConfig) -> Iterator[Progress | Upscaled]:
+    begin = time.perf_counter()
+    if job.target.exists() and not config.overwrite:
+        raise BadImage(f"{job.target} exists already; give --overwrite, --skip-existing or another --output")
+    picture = read_image(job.source, allow_large=config.allow_large)
+    width, height = _target_size(picture, config)
+    total, done = upscaler.work(picture, height, width), 0
+    steps = upscaler.enlarge(picture, height, width)
+    while True:
+        try:
+            done += next(steps)
+        except StopIteration as end:
+            enlarged: Picture = end.value
+            break
+        yield Progress(str(job.source), done, total)
+    make_folder(job.target.parent)
+    write_image(job.target, enlarged, quality=config.quality)
+    yield Upscaled(str(job.source), str(job.target), width, height, time.perf_counter() - begin)
+
+
+def _target_size(picture: Picture, config: UpscaleConfig) -> tuple[int, int]:
+    """Width and height to reach."""
+    if config.size:
+        return config.size
+    if config.long_side:
+        factor = config.long_side / max(picture.width, picture.height)
+        return max(1, round(picture.width * factor)), max(1, round(picture.height * factor))
+    scale = config.scale or DEFAULT_SCALE
+    return picture.width * scale, picture.height * scale
+
+
+@dataclass(frozen=True)
+class _Input:
+    file: Path
+    below: Path
+    """Its path below the folder that was named, or its name."""
+    folder: Path | None
+    """The folder that was named."""
+
+
+def _find_inputs(config: UpscaleConfig) -> tuple[list[_Input], list[Failed]]:
+    """The image files that the inputs name, and the inputs that name none."""
+    found: dict[Path, _Input] = {}
+    missing: list[Failed] = []
+    for name in config.inputs:
+        path = Path(name)
+        if path.is_dir():
+            files = sorted(path.rglob("*") if config.recursive else path.glob("*"))
+            images = [_Input(file, file.relative_to(path), path) for file in files if is_image(file)]
+            hint = "" if config.recursive else "; --recursive looks into the folders in it too"
+            problem = f"{name} is a folder without images{hint}"
+        elif path.exists():
+            images, problem = [_Input(path, Path(path.name), None)], ""
+        else:
+            matches = sorted(Path(match) for match in glob.glob(name, recursive=True))
+            images = [_Input(file, Path(file.name), None) for file in matches if is_image(file)]
+            problem = f"{name} is not there"
+        if not images:
+            missing.append(Failed(name, problem))
+        for image in images:
+            found.setdefault(image.file.resolve(), image)
+    return list(found.values()), missing
+
+
+def _plan(found: list[_Input], config: UpscaleConfig) -> list[_Job]:
+    """What is to be written where. Raises BadSetting when two outputs are one, or an output is an input."""
+    names_file = config.output is not None and bool(config.output.suffix) and not config.output.is_dir()
+    if names_file and (len(found) > 1 or any(item.folder for item in found)):
+        if config.output and config.output.suffix.lower() in FORMATS:
+            raise BadSetting(f"--output {config.output} names one file for {len(found)} images; name a folder instead")
+        names_file = False
+    jobs = [_Job(item.file, _target(item, config, names_file)) for item in found]
+    sources = {item.file.resolve() for item in found}
+    taken: dict[Path, Path] = {}
+    for job in jobs:
+        target = job.target.resolve()
+        if target in taken:
+            raise BadSetting(f"{taken[target]} and {job.source} would both be written to {job.target}; use --output")
+        if target in sources and not config.overwrite:
+            raise BadSetting(f"{job.source} would be overwritten; give another --output, or --overwrite")
+        taken[target] = job.source
+    return jobs
+
+
+def _target(item: _Input, config: UpscaleConfig, names_file: bool) -> Path:
+    if config.output and names_file:
+        if config.output.suffix.lower() not in FORMATS:
+            raise BadSetting(f"{config.output} cannot be written as {config.output.suffix}; use {', '.join(FORMATS)}")
+        return config.output
+    suffix = _suffix(config.format) if config.format else item.file.suffix
+    if config.output:
+        return config.output / item.below.with_suffix(suffix)
+    label = _label(config)
+    if item.folder:
+        folder = item.folder.resolve()
+        return folder.with_name(f"{folder.name}_{label}") / item.below.with_suffix(suffix)
+    return item.file.with_name(f"{item.file.stem}_{label}{suffix}")
+
+
+def _label(config: UpscaleConfig) -> str:
+    if config.size:
+        return f"{config.size[0]}x{config.size[1]}"
+    return str(config.long_side) if config.long_side else f"x{config.scale or DEFAULT_SCALE}"
+
+
+def _suffix(name: str) -> str:
+    """The file name ending of a format: ".png" for "png"."""
+    suffix = f".{name.lower().lstrip('.')}"
+    if suffix not in FORMATS:
+        raise UnknownName("format", name, {ending.lstrip(".") for ending in FORMATS})
+    return suffix

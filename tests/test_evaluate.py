@@ -1,0 +1,117 @@
+"""`refsr eval`: published figures, protocols, low-resolution folders, tables."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from refsr_cli.config import EvaluateConfig
+from refsr_cli.data.benchmarks import BENCHMARKS, open_benchmark
+from refsr_cli.errors import BadData, UnknownName
+from refsr_cli.images import Picture, read_image, write_image
+from refsr_cli.metrics import PROTOCOLS
+from refsr_cli.packaged import packaged
+from refsr_cli.tasks.evaluate import Measured, Opened, Summary, evaluate
+
+FLOWERPOT = packaged("examples/images") / "flowerpot"
+
+
+def summary_of(**settings) -> Summary:
+    (*_, last) = evaluate(EvaluateConfig(device="cpu", **settings))
+    assert isinstance(last, Summary)
+    return last
+
+
+@pytest.mark.parametrize(
+    ("dataset", "scale", "psnr", "ssim"),
+    [
+        ("Set5", 2, 33.66, 0.9299),
+        ("Set5", 3, 30.39, 0.8682),
+        ("Set5", 4, 28.42, 0.8104),
+        ("Set14", 4, 26.00, 0.7027),
+        ("B100", 4, 25.96, 0.6675),
+    ],
+)
+def test_published_bicubic_figures(shared_data, dataset, scale, psnr, ssim):
+    result = summary_of(dataset=str(shared_data / "eval" / dataset), model="bicubic", scale=scale)
+    assert result.count == BENCHMARKS[dataset].count
+    assert result.protocol == "y"
+    assert result.psnr == pytest.approx(psnr, abs=0.03)
+    assert result.ssim == pytest.approx(ssim, abs=0.002)
+    assert (result.psnr, result.ssim) == (result.bicubic_psnr, result.bicubic_ssim)
+
+
+def test_protocols_differ_as_the_papers_say(shared_data):
+    """RGB reads 1.5 to 2 dB lower than luma on the same images."""
+    folder = str(shared_data / "eval" / "Set5")
+    luma, rgb = (summary_of(dataset=folder, model="bicubic", protocol=name).psnr for name in ("y", "rgb"))
+    assert rgb == pytest.approx(26.70, abs=0.03)
+    assert 1.5 < luma - rgb < 2
+
+
+def test_given_low_resolution_images_are_used(tmp_path):
+    made = summary_of(dataset=str(FLOWERPOT), model="bicubic")
+    given = summary_of(dataset=str(FLOWERPOT), model="bicubic", lr_dir=FLOWERPOT / "LR")
+    assert given.psnr == pytest.approx(made.psnr, abs=0.01)
+    lr = read_image(FLOWERPOT / "LR" / "flowerpot.png")
+    black = Picture(np.zeros_like(lr.pixels), None, "png", None, None, None)
+    write_image(tmp_path / "flowerpotx4.png", black)  # as DIV2K names them
+    assert summary_of(dataset=str(FLOWERPOT), model="bicubic", lr_dir=tmp_path).psnr < 15
+    with pytest.raises(BadData, match=r"no low-resolution image for flowerpot\.png"):
+        summary_of(dataset=str(FLOWERPOT), model="bicubic", lr_dir=tmp_path, scale=2)
+
+
+def test_table_and_images_are_written(tmp_path):
+    records = list(
+        evaluate(
+            EvaluateConfig(
+                dataset=str(FLOWERPOT), model="bicubic", save=tmp_path / "out", csv=tmp_path / "table.csv", device="cpu"
+            )
+        )
+    )
+    (measured,) = [record for record in records if isinstance(record, Measured)]
+    (row,) = csv.DictReader((tmp_path / "table.csv").read_text().splitlines())
+    assert row["image"] == "flowerpot.png"
+    assert float(row["psnr"]) == measured.psnr
+    truth = read_image(FLOWERPOT / "HR" / "flowerpot.png")
+    assert read_image(tmp_path / "out" / "flowerpot_x4.png").pixels.shape == truth.pixels.shape
+
+
+def test_the_protocol_is_named_with_the_score():
+    opened = next(r for r in evaluate(EvaluateConfig(dataset=str(FLOWERPOT), model="bicubic")) if isinstance(r, Opened))
+    assert opened.protocol == "y" and opened.description == PROTOCOLS["y"].description
+
+
+def test_limit_takes_the_first_images():
+    assert summary_of(dataset=str(FLOWERPOT.parent / "kodak"), model="bicubic", limit=2, scale=8).count == 2
+
+
+def test_named_datasets_are_found_under_the_data_root(tmp_path):
+    folder = tmp_path / "Set5" / "HR"
+    folder.mkdir(parents=True)
+    assert open_benchmark("Set5", tmp_path).folder == folder
+    assert open_benchmark("set5", tmp_path).protocol == "y"
+    with pytest.raises(BadData) as error:
+        open_benchmark("Urban100", tmp_path)
+    assert str(tmp_path / "Urban100" / "HR") in str(error.value) and "$REFSR_DATA" in str(error.value)
+
+
+def test_data_root_from_the_environment(tmp_path, monkeypatch):
+    (tmp_path / "B100").mkdir()
+    monkeypatch.setenv("REFSR_DATA", str(tmp_path))
+    assert open_benchmark("B100").folder == tmp_path / "B100"
+
+
+def test_what_is_refused(tmp_path):
+    with pytest.raises(BadData, match="neither a folder nor a known dataset"):
+        summary_of(dataset="nonsense", model="bicubic")
+    with pytest.raises(UnknownName, match="did you mean 'ntire'"):
+        summary_of(dataset=str(FLOWERPOT), model="bicubic", protocol="ntir")
+    with pytest.raises(BadData, match="holds no image"):
+        summary_of(dataset=str(tmp_path), model="bicubic")
+
+
+def test_every_dataset_names_a_known_protocol():
+    assert all(spec.protocol in PROTOCOLS and spec.folders for spec in BENCHMARKS.values())
+    assert Path(BENCHMARKS["DIV2K"].folders[0]).name == "DIV2K_valid_HR"

@@ -1,0 +1,287 @@
+"""Runners: tiles, self-ensemble, passes, memory."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from refsr_cli.errors import BadSetting, OutOfMemory, RefsrError
+from refsr_cli.images import Picture, read_image
+from refsr_cli.inference.device import pick_device, pick_precision
+from refsr_cli.inference.memory import bytes_per_pixel, tile_side
+from refsr_cli.inference.runner import ensembled, orient, resized, restore, runner_for
+from refsr_cli.inference.tiling import Tile, run_tiles
+from refsr_cli.inference.upscaler import Upscaler, plan_passes
+from refsr_cli.layers.resample import upscale as upscale_bicubic
+from refsr_cli.models import SRModel, build
+from refsr_cli.packaged import packaged
+
+CPU = torch.device("cpu")
+SMALL = {"features": 8, "blocks": 2}
+
+
+def small_edsr(scale: int) -> SRModel:
+    torch.manual_seed(scale)
+    return build("edsr-baseline", scale, SMALL).eval()
+
+
+def drain(steps):
+    """The return value of a generator."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def kodak(height: int, width: int, dtype=np.uint8) -> np.ndarray:
+    """The top-left part of a real photo."""
+    pixels = read_image(packaged("examples/images") / "kodak/kodim08.png").pixels[:height, :width]
+    return pixels if dtype == np.uint8 else pixels.astype(np.uint16) * 257
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+@pytest.mark.parametrize("tile", [16, 23, 40, 1000])
+def test_tiles_give_the_result_of_the_whole(scale, tile):
+    model = small_edsr(scale)
+    run, pixels = runner_for(model), kodak(61, 47, np.uint16)
+    whole = drain(run_tiles(run, pixels, scale, tile=None, halo=0, device=CPU))
+    parts = drain(run_tiles(run, pixels, scale, tile=tile, halo=model.receptive_field, device=CPU))
+    assert whole.shape == (61 * scale, 47 * scale, 3)
+    assert np.abs(parts.astype(int) - whole).max() <= 1  # of 65535: rounding noise
+
+
+def test_a_smaller_halo_shows_seams():
+    model = small_edsr(4)
+    run, pixels = runner_for(model), kodak(61, 47, np.uint16)
+    whole = drain(run_tiles(run, pixels, 4, tile=None, halo=0, device=CPU))
+    parts = drain(run_tiles(run, pixels, 4, tile=23, halo=0, device=CPU))
+    assert np.abs(parts.astype(int) - whole).max() > 100
+
+
+@given(height=st.integers(1, 90), width=st.integers(1, 90), side=st.integers(1, 100))
+def test_split_covers_each_pixel_once(height, width, side):
+    count = np.zeros((height, width), int)
+    for tile in Tile(0, 0, height, width).split(side):
+        assert max(tile.bottom - tile.top, tile.right - tile.left) <= side
+        count[tile.top : tile.bottom, tile.left : tile.right] += 1
+    assert (count == 1).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(height=st.integers(1, 40), width=st.integers(1, 40), scale=st.sampled_from([2, 3, 4]), tile=st.integers(16, 40))
+def test_any_size_and_tile_of_bicubic_equals_the_whole(height, width, scale, tile):
+    pixels = kodak(height, width)
+    model = build("bicubic", scale)
+    parts = drain(run_tiles(runner_for(model), pixels, scale, tile=tile, halo=model.receptive_field, device=CPU))
+    whole = upscale_bicubic(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].double(), scale)
+    assert np.abs(parts - whole[0].permute(1, 2, 0).clamp(0, 255).numpy()).max() <= 0.5 + 1e-3
+
+
+def test_running_out_of_memory_splits_the_tile_and_loses_nothing():
+    model, pixels = small_edsr(2), kodak(70, 50)
+    plain = runner_for(model)
+    sizes: list[int] = []
+
+    def run(lr: Tensor) -> Tensor:
+        sizes.append(max(lr.shape[-2:]))
+        if sizes[-1] > 48:
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried"
+            )
+        return plain(lr)
+
+    halo = model.receptive_field
+    parts = drain(run_tiles(run, pixels, 2, tile=None, halo=halo, device=CPU))
+    whole = drain(run_tiles(plain, pixels, 2, tile=None, halo=halo, device=CPU))
+    assert np.array_equal(parts, whole)
+    assert sum(size > 48 for size in sizes) <= 3, "a size that failed is not tried again"
+
+
+def test_never_enough_memory_is_one_sentence():
+    def run(lr: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    with pytest.raises(OutOfMemory, match="not enough memory even for a tile of"):
+        drain(run_tiles(run, kodak(64, 64), 2, tile=None, halo=4, device=CPU))
+
+
+def test_other_errors_of_a_net_are_not_taken_for_memory():
+    def run(lr: Tensor) -> Tensor:
+        raise RuntimeError("shape mismatch")
+
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        drain(run_tiles(run, kodak(8, 8), 2, tile=None, halo=0, device=CPU))
+
+
+def test_an_answer_that_is_not_a_number_is_refused():
+    def run(lr: Tensor) -> Tensor:
+        return torch.full((1, 3, 2 * lr.shape[2], 2 * lr.shape[3]), torch.nan)
+
+    with pytest.raises(RefsrError, match="not a number"):
+        drain(run_tiles(run, kodak(8, 8), 2, tile=None, halo=0, device=CPU))
+
+
+@pytest.mark.parametrize("orientation", range(8))
+def test_orientations_are_undone(orientation):
+    x = torch.rand(2, 3, 5, 7)
+    assert torch.equal(restore(orient(x, orientation), orientation), x)
+
+
+def test_the_eight_orientations_differ():
+    x = torch.rand(1, 1, 4, 4)
+    views = {tuple(orient(x, number).flatten().tolist()) for number in range(8)}
+    assert len(views) == 8
+
+
+def test_self_ensemble_of_an_equivariant_net_is_the_net():
+    run = runner_for(build("bicubic", 3))
+    lr = torch.rand(1, 3, 9, 14)
+    assert torch.allclose(ensembled(run)(lr), run(lr), atol=1e-6)
+
+
+def test_self_ensemble_is_the_mean_over_turned_inputs():
+    run = runner_for(small_edsr(2))
+    lr = torch.rand(1, 3, 10, 13)
+    views = []
+    for turns in range(4):  # written with rot90, not with the orientations of the code
+        for mirrored in (False, True):
+            view = torch.rot90(lr.flip(-1) if mirrored else lr, turns, (-2, -1))
+            back = torch.rot90(run(view), -turns, (-2, -1))
+            views.append(back.flip(-1) if mirrored else back)
+    assert torch.allclose(ensembled(run)(lr), torch.stack(views).mean(0), atol=1e-5)
+
+
+class _Multiple(SRModel):
+    """Refuses inputs that are not multiples of 8."""
+
+    scales = (2,)
+    multiple_of = 8
+
+    @property
+    def receptive_field(self) -> int:
+        return 0
+
+    def forward(self, lr: Tensor) -> Tensor:
+        assert lr.shape[-1] % 8 == lr.shape[-2] % 8 == 0
+        return lr.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+
+@given(height=st.integers(1, 20), width=st.integers(1, 20))
+def test_runner_pads_to_the_multiple_and_crops_back(height, width):
+    lr = torch.rand(1, 3, height, width)
+    sr = runner_for(_Multiple(2))(lr)
+    assert torch.equal(sr, lr.repeat_interleave(2, -1).repeat_interleave(2, -2))
+
+
+@pytest.mark.parametrize(
+    ("factor", "model_scale", "passes"),
+    [
+        (4, 4, [4]),
+        (2, 4, [2]),
+        (8, 4, [4, 2]),
+        (8, 8, [8]),
+        (3, 2, [2, 2]),
+        (1, 4, []),
+        (0.5, 4, []),
+        (20, 4, [4, 4, 2]),
+    ],
+)
+def test_passes(factor, model_scale, passes):
+    assert plan_passes(factor, model_scale) == passes
+
+
+@given(factor=st.floats(1.001, 60), model_scale=st.sampled_from([2, 3, 4, 8]))
+def test_passes_reach_the_factor(factor, model_scale):
+    passes = plan_passes(factor, model_scale)
+    assert np.prod(passes) >= factor * (1 - 1e-6)
+    assert max(passes) <= model_scale
+
+
+def picture(height: int, width: int, channels: int = 3, alpha: bool = False) -> Picture:
+    pixels = kodak(height, width)[..., :channels]
+    return Picture(pixels, kodak(height, width)[..., 0] if alpha else None, "png", None, None, None)
+
+
+@pytest.mark.parametrize("size", [(97, 131), (24, 24), (23, 50), (200, 7), (10, 9)])
+def test_any_size_is_reached(size):
+    upscaler = Upscaler(small_edsr(4), device="cpu")
+    height, width = size
+    done = []
+    steps = upscaler.enlarge(picture(24, 24, alpha=True), height, width)
+    while True:
+        try:
+            done.append(next(steps))
+        except StopIteration as end:
+            enlarged = end.value
+            break
+    assert enlarged.pixels.shape == (height, width, 3)
+    assert enlarged.alpha.shape == (height, width)
+    assert sum(done) == upscaler.work(picture(24, 24, alpha=True), height, width)
+
+
+def test_a_lower_scale_is_the_nets_result_made_smaller():
+    model = small_edsr(4)
+    half = Upscaler(model, device="cpu", tile=16)(picture(40, 30), 2)
+    direct = resized(runner_for(model), 2)(torch.from_numpy(kodak(40, 30).copy()).permute(2, 0, 1)[None] / 255)
+    expected = direct.mul(255).round()[0].permute(1, 2, 0).numpy()
+    assert np.abs(half.pixels - expected).max() <= 1
+
+
+def test_grey_stays_grey():
+    assert Upscaler(small_edsr(2), device="cpu")(picture(20, 20, channels=1)).pixels.shape == (40, 40, 1)
+
+
+@pytest.mark.parametrize("height,width", [(1, 1), (1, 9), (9, 1)])
+def test_the_smallest_images(height, width):
+    for scale in (2, 3, 4, 8):
+        enlarged = Upscaler(small_edsr(scale), device="cpu", self_ensemble=True)(picture(height, width))
+        assert enlarged.pixels.shape == (height * scale, width * scale, 3)
+
+
+def test_memory_of_the_published_measurement():
+    """EDSR baseline x4 takes about 2.1 to 3.0 GB more at 512x512: 8.2 to 11.6 kB a pixel."""
+    assert 8_000 < bytes_per_pixel(build("edsr-baseline", 4)) < 12_000
+
+
+def test_more_memory_gives_larger_tiles():
+    model = small_edsr(4)
+    sides = [tile_side(model, memory, halo=8) for memory in (1, 2**24, 2**26, 2**30)]
+    assert sides == sorted(sides) and sides[0] == 16 and sides[-1] > 4 * sides[1]
+
+
+def test_devices_and_precisions():
+    assert pick_device("cpu") == CPU
+    assert pick_precision("auto", CPU) == torch.float32
+    assert pick_precision("bf16", CPU) == torch.bfloat16
+    with pytest.raises(BadSetting, match="--device cpu"):
+        pick_device("nonsense")
+    if not torch.cuda.is_available():
+        with pytest.raises(BadSetting, match="--device cpu"):
+            pick_device("cuda")
+    with pytest.raises(BadSetting, match="precision"):
+        pick_precision("fp8", CPU)
+
+
+def test_bf16_is_close_to_fp32():
+    model = small_edsr(4)
+    exact, rough = (Upscaler(model, device="cpu", precision=name)(picture(40, 40)).pixels for name in ("fp32", "bf16"))
+    assert np.abs(exact.astype(int) - rough).mean() < 2
+
+
+def test_an_untileable_net_refuses_tiles(monkeypatch):
+    model = small_edsr(2)
+    monkeypatch.setattr(type(model), "tileable", False)
+    with pytest.raises(BadSetting, match="--tile off"):
+        Upscaler(model, device="cpu", tile=64)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_gpu_equals_cpu():
+    model = small_edsr(4)
+    on_cpu = Upscaler(model, device="cpu", self_ensemble=False)(picture(50, 40)).pixels
+    on_gpu = Upscaler(model, device="cuda", precision="fp32", self_ensemble=False, tile=32)(picture(50, 40)).pixels
+    assert np.abs(on_cpu.astype(int) - on_gpu).max() <= 1

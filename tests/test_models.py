@@ -1,0 +1,164 @@
+"""What every net in MODELS promises, and what sets each of them apart."""
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from refsr_cli.errors import BadSetting, UnknownName
+from refsr_cli.layers.resample import upscale
+from refsr_cli.models import MODELS, SRModel, build
+from refsr_cli.models.edsr import DIV2K_MEAN
+
+EVERY_SCALE = [(name, scale) for name, spec in MODELS.items() for scale in spec.net.scales]
+
+PARAMETERS = {
+    "bicubic": {2: 0, 3: 0, 4: 0, 8: 0},
+    "edsr": {2: 40_729_603, 3: 43_680_003, 4: 43_089_923, 8: 45_450_243},
+    "edsr-baseline": {2: 1_369_859, 3: 1_554_499, 4: 1_517_571, 8: 1_665_283},
+}
+"""Parameters for each scale, as published (rounded, in millions) and as counted in the published files."""
+
+
+def build_small(name: str, scale: int) -> SRModel:
+    """The net with few features and blocks, in float64, so that every layer is there but quick and exact."""
+    small: dict[str, Any] = {"features": 6, "blocks": 2}
+    known = {field.name for field in fields(MODELS[name].config)}
+    return build(name, scale, {key: value for key, value in small.items() if key in known}).double()
+
+
+def random_lr(model: SRModel, height: int = 7, width: int = 10) -> Tensor:
+    """A batch of two, not square, whose sides are near those asked for and fit the net."""
+    step = model.multiple_of
+    return torch.rand(2, 3, height + -height % step, width + -width % step, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("name", "scale"), EVERY_SCALE)
+def test_output_is_scale_times_the_input_and_depends_on_nothing_else(name: str, scale: int) -> None:
+    model = build_small(name, scale)
+    lr = random_lr(model)
+    before = lr.clone()
+    sr = model(lr)
+    assert sr.shape == (2, 3, scale * lr.shape[2], scale * lr.shape[3])
+    assert torch.isfinite(sr).all()
+    assert torch.equal(model(lr), sr), "a second run gives another answer"
+    assert torch.equal(lr, before), "the input was changed in place"
+    torch.testing.assert_close(model(lr[1:]), sr[1:], msg="an image of a batch depends on the others")
+
+
+@pytest.mark.parametrize(("name", "scale"), EVERY_SCALE)
+def test_gradient_reaches_the_input_and_every_parameter(name: str, scale: int) -> None:
+    model = build_small(name, scale)
+    lr = random_lr(model).requires_grad_()
+    model(lr).square().sum().backward()
+    for key, leaf in [("the input", lr), *model.named_parameters()]:
+        assert leaf.grad is not None and leaf.grad.abs().max() > 0, key
+
+
+@pytest.mark.parametrize(("name", "scale"), EVERY_SCALE)
+def test_number_of_parameters(name: str, scale: int) -> None:
+    with torch.device("meta"):
+        model = build(name, scale)
+    assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[name][scale]
+
+
+def reach(model: SRModel) -> int:
+    """How many pixels away an input pixel can be and still change an output pixel, by the gradient."""
+    middle = model.receptive_field + 2
+    middle += -middle % model.multiple_of
+    side = 2 * middle + model.multiple_of
+    lr = torch.rand(1, 3, side, side, dtype=torch.float64, requires_grad=True)
+    inside = slice(model.scale * middle, model.scale * (middle + 1))
+    model(lr)[..., inside, inside].square().sum().backward()
+    assert lr.grad is not None
+    return int((lr.grad.abs().sum((0, 1)).nonzero() - middle).abs().max())
+
+
+@pytest.mark.parametrize(("name", "scale"), EVERY_SCALE)
+def test_no_pixel_beyond_the_receptive_field_counts(name: str, scale: int) -> None:
+    model = build_small(name, scale)
+    assert model.receptive_field - 2 <= reach(model) <= model.receptive_field
+
+
+@pytest.mark.parametrize("blocks", [1, 5])
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_edsr_sees_as_far_as_its_receptive_field(scale: int, blocks: int) -> None:
+    model = build("edsr", scale, {"features": 4, "blocks": blocks}).double()
+    assert reach(model) == model.receptive_field
+
+
+@pytest.mark.parametrize(("name", "scale"), [pair for pair in EVERY_SCALE if MODELS[pair[0]].net.foldable])
+def test_folded_forward_is_forward_but_for_the_outermost_scale_pixels(name: str, scale: int) -> None:
+    model = build_small(name, scale)
+    lr = random_lr(model)
+    inside = (..., slice(scale, -scale), slice(scale, -scale))
+    torch.testing.assert_close(model.forward_folded(lr)[inside], model(lr)[inside], rtol=0, atol=1e-12)
+
+
+def test_bicubic_is_matlabs() -> None:
+    lr = torch.rand(1, 3, 5, 9)
+    assert torch.equal(build("bicubic", 3)(lr), upscale(lr, 3))
+
+
+@pytest.mark.parametrize(("scale", "factors"), [(2, [2]), (3, [3]), (4, [2, 2]), (8, [2, 2, 2])])
+def test_edsr_is_the_net_of_the_paper(scale: int, factors: list[int]) -> None:
+    model = build_small("edsr", scale)
+    weights = model.state_dict()
+
+    def conv(x: Tensor, key: str) -> Tensor:
+        return F.conv2d(x, weights[f"{key}.weight"], weights[f"{key}.bias"], padding=1)
+
+    lr = random_lr(model)
+    mean = torch.tensor([0.4488, 0.4371, 0.4040]).double().view(1, 3, 1, 1)
+    head = conv(255 * lr - 255 * mean, "head")
+    x = head
+    for block in ("body.0", "body.1"):
+        x = x + 0.1 * conv(conv(x, f"{block}.conv1").relu(), f"{block}.conv2")
+    x = conv(x, "body.2") + head
+    for stage, factor in enumerate(factors):
+        x = F.pixel_shuffle(conv(x, f"tail.0.{2 * stage}"), factor)
+    torch.testing.assert_close(model(lr), conv(x, "tail.1") / 255 + mean)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_edsr_shifts_the_mean_inside(scale: int) -> None:
+    model = build_small("edsr", scale)
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    expected = torch.tensor(DIV2K_MEAN).double().view(1, 3, 1, 1).expand(2, 3, 7 * scale, 10 * scale)
+    torch.testing.assert_close(model(random_lr(model)), expected)
+
+
+def test_edsr_weights_hold_no_mean() -> None:
+    model = build("edsr-baseline", 2)
+    assert set(model.state_dict()) == {key for key, _ in model.named_parameters()}
+
+
+def test_edsr_scales_its_residuals_by_a_tenth() -> None:
+    assert build("edsr", 2, {"features": 4}).get_submodule("body.0").res_scale == 0.1
+    assert build("edsr-baseline", 2).get_submodule("body.0").res_scale == 1
+
+
+def test_build_replaces_numbers_of_one_net_only() -> None:
+    narrow = build("edsr-baseline", 2, {"features": 8})
+    assert sum(parameter.numel() for parameter in narrow.parameters()) < PARAMETERS["edsr-baseline"][2]
+    assert MODELS["edsr-baseline"].config.features == 64
+
+
+def test_unknown_model_suggests_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="unknown model 'esdr'; did you mean 'edsr'"):
+        build("esdr", 4)
+
+
+@pytest.mark.parametrize("scale", [0, 1, 5])
+def test_a_scale_that_the_net_does_not_have_names_those_it_has(scale: int) -> None:
+    with pytest.raises(BadSetting, match=f"'edsr' has no scale {scale}; it has 2, 3, 4, 8"):
+        build("edsr", scale)
+
+
+def test_an_unknown_number_is_refused_by_name() -> None:
+    with pytest.raises(BadSetting, match=r"'edsr' cannot be built from .*'wings'"):
+        build("edsr", 4, {"wings": 2})

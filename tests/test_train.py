@@ -1,0 +1,194 @@
+"""The training loop: exact resume, interruption, what it writes and what it refuses."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from refsr_cli.config import TrainConfig, resumed
+from refsr_cli.data.benchmarks import trial_photos
+from refsr_cli.errors import BadData, BadSetting, RefsrError
+from refsr_cli.tasks.train import Finished, Started, Step, Validation, learning_rate_at, train
+from refsr_cli.weights.files import load_weights
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Two of the packaged photos."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for path in sorted(trial_photos().folder.glob("*.png"))[:2]:
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+@pytest.fixture
+def small_val(tmp_path) -> Path:
+    """One small image to validate on."""
+    from refsr_cli.images import Picture, read_image, write_image
+
+    picture = read_image(trial_photos().folder / "kodim23.png")
+    folder = tmp_path / "val"
+    folder.mkdir()
+    write_image(folder / "a.png", Picture(picture.pixels[100:164, 100:164], None, "png", None, None, None))
+    return folder
+
+
+def settings(photos: Path, small_val: Path, out: Path, **changes) -> TrainConfig:
+    given = {
+        "model": "edsr-baseline",
+        "scale": 2,
+        "data": photos,
+        "val": str(small_val),
+        "out": out,
+        "steps": 6,
+        "batch": 2,
+        "patch": 12,
+        "candidates": 2,
+        "schedule": "cosine",
+        "log_every": 1,
+        "validate_every": 4,
+        "device": "cpu",
+        "precision": "fp32",
+    }
+    return TrainConfig(**{**given, **changes})
+
+
+def test_records_and_files(photos, small_val, tmp_path):
+    out = tmp_path / "run"
+    records = list(train(settings(photos, small_val, out)))
+    assert isinstance(records[0], Started) and records[0].photos == 2 and not records[0].trial
+    steps = [record for record in records if isinstance(record, Step)]
+    assert [record.step for record in steps] == [1, 2, 3, 4, 5, 6]
+    assert all(math.isfinite(record.loss) for record in steps)
+    assert steps[-1].remaining_seconds == 0
+    assert [record.step for record in records if isinstance(record, Validation)] == [4, 6]
+    assert isinstance(records[-1], Finished)
+    assert {path.name for path in out.iterdir()} == {"model.safetensors", "best.safetensors", "state.pt", "config.json"}
+    assert load_weights(out / "model.safetensors").model.scale == 2
+    assert json.loads((out / "config.json").read_text())["patch"] == 12
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    state = torch.load(folder / "state.pt", weights_only=True)
+    return {**{f"model.{key}": value for key, value in state["model"].items()}, **state["averaged"]}
+
+
+def test_resuming_continues_bit_for_bit(photos, small_val, tmp_path):
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    list(train(settings(photos, small_val, straight)))
+
+    stopped = train(settings(photos, small_val, broken))
+    for record in stopped:
+        if isinstance(record, Step) and record.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+            break
+    with pytest.raises(KeyboardInterrupt):
+        list(stopped)
+    assert torch.load(broken / "state.pt", weights_only=True)["step"] == 3
+    list(train(resumed(broken, {})))
+
+    expected, found = weights_of(straight), weights_of(broken)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_another_seed_gives_other_weights(photos, small_val, tmp_path):
+    for seed in (0, 1):
+        list(train(settings(photos, small_val, tmp_path / str(seed), seed=seed, steps=1)))
+    first, second = weights_of(tmp_path / "0"), weights_of(tmp_path / "1")
+    assert not torch.equal(first["model.head.weight"], second["model.head.weight"])
+
+
+def test_training_learns(photos, small_val, tmp_path):
+    """Far better than the untrained net after a few dozen steps, through the folded tail too."""
+    for fold in (False, True):
+        config = settings(
+            photos, small_val, tmp_path / f"run{fold}", steps=40, learning_rate=1e-3, fold_tail=fold, ema=0.5, batch=4
+        )
+        losses = [record.loss for record in train(config) if isinstance(record, Step)]
+        assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+
+
+def test_the_average_trails_the_weights(photos, small_val, tmp_path):
+    list(train(settings(photos, small_val, tmp_path / "run", ema=0.0, steps=2)))
+    weights = weights_of(tmp_path / "run")
+    assert torch.equal(weights["model.head.weight"], weights["module.head.weight"])
+    list(train(settings(photos, small_val, tmp_path / "slow", ema=0.999, steps=2)))
+    weights = weights_of(tmp_path / "slow")
+    assert not torch.equal(weights["model.head.weight"], weights["module.head.weight"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is not there")
+def test_kill_leaves_whole_files(photos, small_val, tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "refsr_cli", "train", "--model", "edsr-baseline", "-s", "2", "--steps", "100000"]
+    command += ["--data", str(photos), "--val", str(small_val), "--out", str(out), "--batch", "1", "--patch", "8"]
+    command += ["--checkpoint-minutes", "0", "--device", "cpu", "--quiet"]
+    with subprocess.Popen(command) as process:
+        deadline = time.monotonic() + 120
+        while not (out / "state.pt").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.kill()
+    state = torch.load(out / "state.pt", weights_only=True)
+    assert state["step"] >= 1
+    assert load_weights(out / "model.safetensors").model.scale == 2
+
+
+def test_learning_rates():
+    config = TrainConfig(model="edsr", learning_rate=1e-4, halve_every=200_000)
+    assert [learning_rate_at(step, config) for step in (0, 199_999, 200_000, 400_000)] == [1e-4, 1e-4, 5e-5, 2.5e-5]
+    cosine = TrainConfig(model="edsr", learning_rate=1.0, schedule="cosine", steps=110, warmup=10)
+    assert learning_rate_at(0, cosine) == pytest.approx(0.1)
+    assert learning_rate_at(10, cosine) == 1.0
+    assert learning_rate_at(60, cosine) == pytest.approx(0.5)
+    assert learning_rate_at(110, cosine) == pytest.approx(0.0)
+
+
+def test_starting_from_weights(photos, small_val, tmp_path):
+    list(train(settings(photos, small_val, tmp_path / "first", steps=2)))
+    first = tmp_path / "first" / "model.safetensors"
+    second = settings(photos, small_val, tmp_path / "second", init_from=first, steps=1, learning_rate=1e-12)
+    list(train(second))
+    wanted, found = (load_weights(path).model.state_dict() for path in (first, tmp_path / "second/model.safetensors"))
+    assert all(torch.allclose(wanted[key], found[key], atol=1e-6) for key in wanted)
+    with pytest.raises(BadSetting, match="for scale 2, not 4"):
+        list(train(settings(photos, small_val, tmp_path / "third", init_from=first, scale=4)))
+
+
+def test_what_is_refused(photos, small_val, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(BadSetting, match="nothing to train"):
+        list(train(settings(photos, small_val, out, model="bicubic")))
+    with pytest.raises(BadData, match="smaller patch"):
+        list(train(settings(photos, small_val, out, patch=2000)))
+    with pytest.raises(BadData, match="not a folder"):
+        list(train(settings(tmp_path / "nowhere", small_val, out)))
+    assert not out.exists(), "nothing is written before the request is known to be good"
+    with pytest.raises(BadSetting, match="cannot be resumed"):
+        resumed(tmp_path / "nowhere", {})
+    list(train(settings(photos, small_val, out, steps=1)))
+    with pytest.raises(BadSetting, match="holds a training already"):
+        list(train(settings(photos, small_val, out)))
+    (out / "state.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(BadData, match="cannot resume"):
+        list(train(resumed(out, {})))
+
+
+def test_unreadable_photos_are_counted(photos, small_val, tmp_path):
+    (photos / "broken.png").write_bytes(b"nonsense")
+    records = list(train(settings(photos, small_val, tmp_path / "run", steps=1)))
+    assert (records[0].photos, records[0].skipped) == (2, 1)
+
+
+def test_an_exploding_loss_stops_the_training(photos, small_val, tmp_path):
+    with pytest.raises(RefsrError, match="--learning-rate"):
+        list(train(settings(photos, small_val, tmp_path / "run", learning_rate=1e30)))

@@ -1,0 +1,200 @@
+"""`refsr upscale`: what is written where, what is kept, what is refused."""
+
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from refsr_cli.config import UpscaleConfig
+from refsr_cli.errors import BadSetting
+from refsr_cli.images import Picture, read_image, write_image
+from refsr_cli.packaged import packaged
+from refsr_cli.tasks.upscale import Failed, Progress, Skipped, Upscaled, upscale
+
+KODAK = packaged("examples/images") / "kodak"
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    """A small part of a photo, in a folder of its own."""
+    path = tmp_path / "photos" / "in.png"
+    path.parent.mkdir()
+    pixels = read_image(KODAK / "kodim23.png").pixels[100:124, 100:132]
+    write_image(path, Picture(pixels, None, "png", None, None, None))
+    return path
+
+
+def run(*inputs: object, **settings):
+    """Everything but progress."""
+    given = {"model": "bicubic", "device": "cpu", **settings}
+    records = list(upscale(UpscaleConfig(inputs=tuple(map(str, inputs)), **given)))
+    return [record for record in records if record.kind != "using" and not isinstance(record, Progress)]
+
+
+def size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+def test_the_default_name_is_next_to_the_input(source):
+    (record,) = run(source)
+    assert isinstance(record, Upscaled)
+    assert Path(record.target) == source.with_name("in_x4.png")
+    assert size(source.with_name("in_x4.png")) == (record.width, record.height) == (128, 96)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 8])
+def test_scales(source, scale):
+    run(source, scale=scale)
+    assert size(source.with_name(f"in_x{scale}.png")) == (32 * scale, 24 * scale)
+
+
+def test_sizes(source, tmp_path):
+    run(source, size=(200, 100), output=tmp_path / "a.png")
+    run(source, long_side=100, output=tmp_path / "b.png")
+    assert size(tmp_path / "a.png") == (200, 100)
+    assert size(tmp_path / "b.png") == (100, 75)
+
+
+def test_the_named_file_decides_the_format(source, tmp_path):
+    for name, format in (("a.jpg", "JPEG"), ("b.webp", "WEBP"), ("c.tif", "TIFF"), ("d.bmp", "BMP")):
+        run(source, output=tmp_path / name)
+        with Image.open(tmp_path / name) as image:
+            assert image.format == format
+    run(source, format="webp")
+    assert size(source.with_name("in_x4.webp")) == (128, 96)
+
+
+def test_a_folder_keeps_its_tree(source, tmp_path):
+    deeper = source.parent / "more" / "Ünïcödé näme.png"
+    deeper.parent.mkdir()
+    shutil.copy(source, deeper)
+    (source.parent / "notes.txt").write_text("not an image")
+    records = run(source.parent, output=tmp_path / "out", recursive=True)
+    assert all(isinstance(record, Upscaled) for record in records)
+    written = {path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.*")}
+    assert written == {Path("in.png"), Path("more") / deeper.name}
+    run(source.parent)
+    assert [path.name for path in (tmp_path / "photos_x4").iterdir()] == ["in.png"], "not recursive unless asked"
+
+
+def test_patterns_and_a_mix(source, tmp_path):
+    for name in ("b1.png", "b2.png"):
+        shutil.copy(source, source.with_name(name))
+    records = run(source.parent / "b*.png", source, source, output=tmp_path / "out")
+    assert [Path(record.target).name for record in records] == ["b1.png", "b2.png", "in.png"]
+
+
+def test_one_bad_file_does_not_stop_the_others(source, tmp_path):
+    (source.parent / "broken.png").write_bytes(b"")
+    records = run(source.parent, tmp_path / "nowhere.png", output=tmp_path / "out")
+    failed = {Path(record.path).name for record in records if isinstance(record, Failed)}
+    assert failed == {"broken.png", "nowhere.png"}
+    assert [Path(record.target).name for record in records if isinstance(record, Upscaled)] == ["in.png"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["in.png"]
+
+
+def test_what_is_there_is_kept(source):
+    target = source.with_name("in_x4.png")
+    target.write_bytes(b"precious")
+    (record,) = run(source)
+    assert isinstance(record, Failed) and "--overwrite" in record.message
+    (record,) = run(source, skip_existing=True)
+    assert isinstance(record, Skipped)
+    assert target.read_bytes() == b"precious"
+    (record,) = run(source, overwrite=True)
+    assert isinstance(record, Upscaled) and size(target) == (128, 96)
+
+
+def test_an_input_is_not_overwritten_unless_asked(source):
+    before = source.read_bytes()
+    with pytest.raises(BadSetting, match="would be overwritten"):
+        run(source, output=source)
+    with pytest.raises(BadSetting, match="would be overwritten"):
+        run(source.parent, output=source.parent)
+    assert source.read_bytes() == before
+    run(source, output=source, overwrite=True)
+    assert size(source) == (128, 96)
+
+
+def test_two_inputs_for_one_output_are_refused(source, tmp_path):
+    twin = tmp_path / "twin" / "in.png"
+    twin.parent.mkdir()
+    shutil.copy(source, twin)
+    with pytest.raises(BadSetting, match="would both be written"):
+        run(source, twin, output=tmp_path / "out")
+    with pytest.raises(BadSetting, match="name a folder"):
+        run(source, twin, output=tmp_path / "one.png")
+    assert not (tmp_path / "out").exists()
+
+
+def test_references_are_refused_plainly(source):
+    with pytest.raises(BadSetting, match="reference models are not installed yet"):
+        run(source, refs=("ref.png",))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 20), (20, 1)])
+def test_the_smallest_images(tmp_path, shape):
+    path = tmp_path / "tiny.png"
+    write_image(path, Picture(np.full((*shape, 3), 77, np.uint8), None, "png", None, None, None))
+    (record,) = run(path, self_ensemble=True)
+    assert isinstance(record, Upscaled) and (record.height, record.width) == (4 * shape[0], 4 * shape[1])
+    assert (read_image(Path(record.target)).pixels == 77).all()
+
+
+def test_depth_grey_and_alpha_are_kept(tmp_path):
+    ramp = np.linspace(0, 900, 24 * 32).reshape(24, 32, 1).astype(np.uint16)  # dark: 8 bit would lose it
+    for name, picture in {
+        "grey16.png": Picture(ramp, None, "png", None, None, None),
+        "rgb16.tif": Picture(ramp.repeat(3, 2), None, "tiff", None, None, None),
+        "rgba.png": Picture(
+            np.full((24, 32, 3), 200, np.uint8), np.eye(24, 32, dtype=np.uint8) * 255, "png", *[None] * 3
+        ),
+        "grey.webp": Picture(np.full((24, 32, 1), 90, np.uint8), None, "webp", None, None, None),
+    }.items():
+        write_image(tmp_path / name, picture)
+        before = read_image(tmp_path / name)
+        (record,) = run(tmp_path / name)
+        after = read_image(Path(record.target))
+        assert after.pixels.dtype == before.pixels.dtype, name
+        assert after.pixels.shape[2] == before.pixels.shape[2], name
+        assert (after.alpha is None) == (before.alpha is None), name
+        assert abs(after.pixels.mean() - before.pixels.mean()) < 0.02 * before.pixels.mean() + 1, name
+
+
+def test_progress_adds_up_to_the_whole(source):
+    records = upscale(UpscaleConfig(inputs=(str(source),), model="bicubic", device="cpu", tile=16, scale=8))
+    progress = [record for record in records if isinstance(record, Progress)]
+    assert len(progress) > 2
+    assert progress[-1].done == progress[-1].total == 32 * 24
+    assert all(earlier.done < later.done for earlier, later in pairwise(progress))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"scale": 5},
+        {"scale": 2, "size": (10, 10)},
+        {"size": (0, 10)},
+        {"long_side": 0},
+        {"tile": 7},
+        {"quality": 101},
+        {"overwrite": True, "skip_existing": True},
+        {"memory": 0},
+    ],
+)
+def test_settings_that_make_no_sense(settings):
+    with pytest.raises(BadSetting):
+        UpscaleConfig(inputs=("in.png",), **settings)
+
+
+def test_an_unknown_format_or_model_names_the_nearest(source, tmp_path):
+    with pytest.raises(BadSetting, match="did you mean 'webp'"):
+        run(source, format="wepb")
+    with pytest.raises(BadSetting, match="did you mean 'edsr'"):
+        run(source, model="edrs")
+    with pytest.raises(BadSetting, match=r"cannot be written as \.gif"):
+        run(source, output=tmp_path / "out.gif")
