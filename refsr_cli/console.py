@@ -5,7 +5,6 @@ Records are told apart by their field `kind` and shown by the names of their fie
 
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -15,7 +14,6 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 _QUIET_SECONDS = 10.0
 """Where there is no terminal, a line of progress at most this often."""

@@ -3,14 +3,14 @@
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from refsr_cli.errors import BadImage
 
-Samples = npt.NDArray[np.uint16]
+Samples: TypeAlias = npt.NDArray[np.uint8 | np.uint16]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB, _GREY_ALPHA, _RGB_ALPHA = 0, 2, 4, 6
@@ -36,7 +36,7 @@ def read_png(data: bytes) -> tuple[Samples, Samples | None]:
     Raises BadImage when the file is damaged or OpenCV is missing.
     """
     chunks = list(_chunks(data))
-    # Only what makes the pixels: OpenCV would act on some of the rest (EXIF, colour key) and complain on stderr of other.
+    # Only what makes the pixels: of the rest, OpenCV would act on some (a colour key) and complain of some on stderr.
     essential = [chunk for kind, chunk in chunks if kind in (b"IHDR", b"IDAT", b"IEND")]
     samples = decode(b"".join([_SIGNATURE, *essential]))
     color_type = data[25]
@@ -76,35 +76,34 @@ def decode(data: bytes) -> Samples:
             f"has 16 bits per sample and needs OpenCV, which does not load ({error}); "
             "run 'pip install opencv-python-headless', or convert the image to 8 bits"
         ) from error
-    level = cv2.getLogLevel()
-    cv2.setLogLevel(0)
+    logging = cv2.utils.logging
+    level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
     try:
         samples: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     finally:
-        cv2.setLogLevel(level)
+        logging.setLogLevel(level)
     if samples is None:
         raise BadImage("is cut short or damaged")
     if samples.dtype != np.uint16:
         raise BadImage("is stored in a way that cannot be read with all its 16 bits; save it as an ordinary RGB PNG")
     if samples.ndim == 2:
-        return samples[..., None]  # type: ignore[no-any-return]
-    code = cv2.COLOR_BGR2RGB if samples.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
-    return cv2.cvtColor(samples, code, dst=samples)  # type: ignore[return-value]
+        samples = samples[..., None]
+    elif samples.shape[2] >= 3:
+        samples[..., [0, 2]] = samples[..., [2, 0]]
+    return cast(Samples, samples)
 
 
-def interleaved(
-    pixels: npt.NDArray[Any], alpha: npt.NDArray[Any] | None, strip: int = _STRIP
-) -> Iterator[npt.NDArray[Any]]:
+def interleaved(pixels: Samples, alpha: Samples | None) -> Iterator[Samples]:
     """(h, W, C or C + 1) strips of the picture from top to bottom, with alpha as the last channel."""
-    rows = strip_rows(pixels, strip)
+    rows = strip_rows(pixels)
     for top in range(0, len(pixels), rows):
         part = pixels[top : top + rows]
         yield part if alpha is None else np.concatenate((part, alpha[top : top + rows, :, None]), 2)
 
 
-def strip_rows(pixels: npt.NDArray[Any], strip: int = _STRIP) -> int:
+def strip_rows(pixels: Samples) -> int:
     """Rows of the strips of `interleaved`, the last of which may be lower."""
-    return max(1, strip // pixels[0].nbytes)
+    return max(1, int(_STRIP // (pixels.itemsize * pixels.shape[1] * pixels.shape[2])))
 
 
 def write_png(
@@ -116,7 +115,7 @@ def write_png(
     exif: bytes | None = None,
     dpi: tuple[float, float] | None = None,
 ) -> None:
-    """A 16-bit PNG of `pixels` (H, W, 1 or 3) and `alpha` (H, W); `exif` without the "Exif" prefix. Raises OSError."""
+    """A 16-bit PNG of `pixels` (H, W, 1 or 3) and `alpha` (H, W). Raises OSError."""
     height, width, channels = pixels.shape
     color_type = _COLOR_TYPES[channels + (alpha is not None)]
     file.write(_SIGNATURE)
@@ -126,7 +125,7 @@ def write_png(
     if dpi:
         _write_chunk(file, b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in dpi), 1))
     if exif:
-        _write_chunk(file, b"eXIf", exif)
+        _write_chunk(file, b"eXIf", exif.removeprefix(b"Exif\0\0"))
     packer = zlib.compressobj(2)
     for strip in interleaved(pixels, alpha):
         _write_chunk(file, b"IDAT", packer.compress(_filtered(strip)))

@@ -28,7 +28,7 @@ def _spread(color: Tensor, weight: Tensor) -> Tensor:
     `color` (1, C, H, W) is multiplied by the weight already.
     """
     if not weight.all():
-        around = _spread(*(F.avg_pool2d(x, 2, ceil_mode=True) for x in (color, weight)))
+        around = _spread(F.avg_pool2d(color, 2, ceil_mode=True), F.avg_pool2d(weight, 2, ceil_mode=True))
         around = F.interpolate(around, weight.shape[-2:], mode="bilinear")
         return torch.where(weight > 0, color / weight, around)
     return color / weight

@@ -1,15 +1,15 @@
 """What travels with a picture besides its pixels: EXIF, orientation, resolution."""
 
 import math
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from PIL import ExifTags, Image
 
-from refsr_cli.errors import BadImage
-
 _Base = ExifTags.Base
-_Array = TypeVar("_Array", bound="np.ndarray[Any, Any]")
+_T = TypeVar("_T", bound=np.generic)
 
 _TEXTS = (
     _Base.ImageDescription,
@@ -28,13 +28,23 @@ _INCH, _CENTIMETRE = 2, 3
 _HIGHEST_DPI = 65535
 
 
+def parsed(read: Callable[[], Image.Exif]) -> Image.Exif:
+    """`read()` with every tag parsed; without any tag when it is damaged."""
+    try:
+        exif = read()
+        dict(exif)
+        return exif
+    except Exception:  # anything may be raised from within the parser
+        return _empty()
+
+
 def orientation(exif: Image.Exif) -> int:
     """1 to 8: how the stored pixels have to be turned to be seen upright; 1 (not at all) when it is not known."""
     value = exif.get(_Base.Orientation)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def upright(pixels: _Array, orientation: int) -> _Array:
+def upright(pixels: npt.NDArray[_T], orientation: int) -> npt.NDArray[_T]:
     """`pixels` (H, W, ...) as `orientation` wants them seen; 5 to 8 exchange height and width. Contiguous."""
     turned = pixels.swapaxes(0, 1) if orientation >= 5 else pixels
     if orientation in (3, 4, 7, 8):
@@ -63,27 +73,30 @@ def portable(exif: Image.Exif) -> bytes | None:
         if _Base.Orientation in exif:
             kept[_Base.Orientation] = 1
         return kept.tobytes() if len(kept) else None
-    except Exception:  # a damaged directory may raise anything from within the parser
+    except Exception:  # as above
         return None
 
 
 def for_size(exif: bytes | None, width: int, height: int, dpi: tuple[float, float] | None) -> Image.Exif:
     """`exif` as `portable` gave it, with the size and the resolution of the picture to be written; may be empty."""
-    result = Image.Exif()
-    result.endian = "<"
-    if exif:
-        result = _parsed(exif)
-        details = result.get_ifd(ExifTags.IFD.Exif)
-        for tag, value in ((_Base.ExifImageWidth, width), (_Base.ExifImageHeight, height)):
-            if tag in details:
-                details[tag] = value
+    result = _changeable(exif) if exif else _empty()
+    details = result.get(ExifTags.IFD.Exif, {})
+    for tag, value in ((_Base.ExifImageWidth, width), (_Base.ExifImageHeight, height)):
+        if tag in details:
+            details[tag] = value
     if dpi:
         result.update({_Base.XResolution: dpi[0], _Base.YResolution: dpi[1], _Base.ResolutionUnit: _INCH})
     return result
 
 
-def _parsed(exif: bytes) -> Image.Exif:
-    """With its directories as dictionaries, which can be changed, and its texts as bytes, which are written as they are."""
+def _empty() -> Image.Exif:
+    result = Image.Exif()
+    result.endian = "<"
+    return result
+
+
+def _changeable(exif: bytes) -> Image.Exif:
+    """With its directories as dictionaries, which can be changed, and its texts as the bytes they were; else empty."""
     result = Image.Exif()
     try:
         result.load(exif)
@@ -92,10 +105,11 @@ def _parsed(exif: bytes) -> Image.Exif:
                 result[tag] = value.encode("latin-1", "replace")
         for directory in _DIRECTORIES:
             if directory in result:
-                result[directory] = result.get_ifd(directory)
-    except Exception as error:  # as in `portable`
-        raise BadImage(f"its EXIF is damaged ({error})") from error
-    return result
+                result[directory] = dict(result.get_ifd(directory))
+        result.tobytes()
+        return result
+    except Exception:  # as above
+        return _empty()
 
 
 def resolution(exif: Image.Exif) -> tuple[float, float] | None:
@@ -111,7 +125,14 @@ def resolution(exif: Image.Exif) -> tuple[float, float] | None:
 
 
 def plausible(dpi: tuple[float, float] | None) -> tuple[float, float] | None:
-    """`dpi` if it is a resolution that every format can store, else None."""
+    """`dpi` if it is a resolution that every format can store, else None.
+
+    PNG stores dots per metre, so that 300 dpi come back as 299.9994: near a whole number, that is what was meant.
+    """
     if dpi and all(math.isfinite(value) and 1 <= value <= _HIGHEST_DPI for value in dpi):
-        return float(dpi[0]), float(dpi[1])
+        return _whole(float(dpi[0])), _whole(float(dpi[1]))
     return None
+
+
+def _whole(value: float) -> float:
+    return float(round(value)) if abs(value - round(value)) < 0.013 else value

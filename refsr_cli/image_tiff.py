@@ -6,10 +6,10 @@ Pillow reads 16-bit colour as 8-bit, and cannot write compressed TIFF together w
 import io
 import zlib
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from itertools import accumulate
+from typing import BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
@@ -28,7 +28,6 @@ _SEPARATE = 2
 _UNSIGNED, _SIGNED, _FLOAT, _UNTYPED = 1, 2, 3, 4
 _DEFLATE = 8
 _LARGEST = 2**32 - 2**20
-_MAX_PAGES = 10_000
 
 
 @dataclass(frozen=True)
@@ -80,10 +79,15 @@ def read_header(data: bytes) -> Header:
 
 def _pages(data: bytes) -> list[ImageFileDirectory_v2]:
     """The tags of every page, in order."""
-    head = data[:16] if data[2:4] in (b"+\0", b"\0+") else data[:8]  # BigTIFF has a longer one
-    file, pages = io.BytesIO(data), []
+    head = data[:16] if data[2:4] == b"+\0" else data[:8]  # BigTIFF has a longer one
+    file = io.BytesIO(data)
+    pages: list[ImageFileDirectory_v2] = []
     offset = ImageFileDirectory_v2(head).next
-    while offset and len(pages) < _MAX_PAGES:
+    seen = set()
+    while offset:
+        if offset in seen:  # where Pillow stays when the tags are cut short
+            raise BadImage("is cut short or damaged")
+        seen.add(offset)
         page = ImageFileDirectory_v2(head)
         file.seek(offset)
         page.load(file)
@@ -150,8 +154,8 @@ def _straight(pixels: Samples, alpha: Samples) -> Samples:
 
 def write(
     file: BinaryIO,
-    pixels: npt.NDArray[Any],
-    alpha: npt.NDArray[Any] | None,
+    pixels: Samples,
+    alpha: Samples | None,
     *,
     icc: bytes | None = None,
     exif: Image.Exif,
@@ -177,11 +181,13 @@ def write(
             **({_ICC: icc} if icc else {}),
         }
     )
-    order = "<" if exif.endian == "<" else ">"
+    little = exif.endian == "<"
     sizes = [0] * -(-height // image16.strip_rows(pixels))
     file.write(_directory(exif, sizes))
     for number, strip in enumerate(image16.interleaved(pixels, alpha)):
-        packed = zlib.compress(_differences(strip).astype(strip.dtype.newbyteorder(order)), 3)
+        packed = zlib.compress(
+            _differences(strip).astype(strip.dtype.newbyteorder("<" if little else ">")).tobytes(), 3
+        )
         sizes[number] = len(packed)
         file.write(packed)
         if file.tell() > _LARGEST:
@@ -190,7 +196,7 @@ def write(
     file.write(_directory(exif, sizes))
 
 
-def _differences(strip: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _differences(strip: Samples) -> Samples:
     """Every sample less that of the pixel to its left, which compresses better."""
     result = strip.copy()
     np.subtract(strip[:, 1:], strip[:, :-1], out=result[:, 1:])
@@ -200,5 +206,5 @@ def _differences(strip: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _directory(exif: Image.Exif, sizes: list[int]) -> bytes:
     """The header and the tags of a TIFF whose strips follow, of `sizes` bytes; its length does not depend on them."""
     exif[_STRIP_SIZES] = tuple(sizes)
-    exif[_STRIP_OFFSETS] = tuple(sum(sizes[:number]) for number in range(len(sizes)))  # from the end of the tags
+    exif[_STRIP_OFFSETS] = tuple(accumulate(sizes[:-1], initial=0))  # Pillow adds where the tags end
     return exif.tobytes()[len(b"Exif\0\0") :]

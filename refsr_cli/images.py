@@ -1,8 +1,328 @@
+"""Image files: PNG, JPEG, WebP, TIFF and BMP, with 8 or 16 bits per sample, in and out without loss of what they carry.
+
+A file is a `Picture`: pixels as stored, upright, and beside them alpha, colour profile, EXIF and resolution. Its pixels
+become the `(1, 3, H, W)` float RGB in [0, 1] that nets take, and come back, window by window.
+"""
+
+import secrets
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-import torch
-from PIL import Image
-from torch import Tensor
+from typing import BinaryIO, TypeAlias
+
 import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from refsr_cli import image8, image16, image_alpha, image_exif, image_tiff
+from refsr_cli.errors import BadImage, BadSetting, OutOfMemory, UnknownName
+
+Pixels: TypeAlias = npt.NDArray[np.uint8 | np.uint16]
+
+FORMATS = {
+    ".png": "png",
+    ".jpg": "jpg",
+    ".jpeg": "jpg",
+    ".webp": "webp",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".bmp": "bmp",
+}
+"""Format by the suffix of a file name, in lower case."""
+
+_NAMES = tuple(dict.fromkeys(FORMATS.values()))
+
+LARGE = 200_000_000
+"""Pixels above which a picture is read only when asked to: a small file may claim any size."""
+
+_SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"\xff\xd8\xff", "jpg"),
+    (b"II*\0", "tiff"),
+    (b"MM\0*", "tiff"),
+    (b"II+\0", "tiff"),
+    (b"BM", "bmp"),
+)
+_OTHERS = (
+    (0, b"GIF8", "a GIF"),
+    (0, b"%PDF", "a PDF"),
+    (0, b"8BPS", "a Photoshop file"),
+    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
+    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
+    (0, b"\xff\x0a", "a JPEG XL image"),
+    (0, b"\0\0\0\x0cJXL ", "a JPEG XL image"),
+    (0, b"MM\0+", "a big-endian BigTIFF"),
+    (0, b"v/1\x01", "an OpenEXR image"),
+    (4, b"ftypavif", "an AVIF image"),
+    (4, b"ftyphe", "an HEIC image"),
+    (4, b"ftypmif1", "an HEIC image"),
+    (4, b"ftyp", "a video"),
+    (0, b"<svg", "an SVG drawing"),
+)
+_LONGEST_SIDE = {"jpg": 65500, "webp": 16383}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image file in memory, upright."""
+
+    pixels: Pixels
+    """(H, W, C), C = 1 (grey) or 3 (RGB); uint8 or uint16; not multiplied by alpha. May be read-only."""
+    alpha: Pixels | None
+    """(H, W) with the dtype of `pixels`; None when opaque."""
+    format: str
+    """What it was read from: "png", "jpg", "webp", "tiff" or "bmp"."""
+    icc: bytes | None
+    """Colour profile for the channels of `pixels`."""
+    exif: bytes | None
+    """Ready to be written: its orientation is 1."""
+    dpi: tuple[float, float] | None
+    """Dots per inch along width and height."""
+
+    @property
+    def height(self) -> int:
+        return int(self.pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        return int(self.pixels.shape[1])
+
+    @property
+    def peak(self) -> int:
+        """The value of white: 255 or 65535."""
+        return int(np.iinfo(self.pixels.dtype).max)
+
+
+# Reading
+
+
+def read_image(path: Path, *, allow_large: bool = False) -> Picture:
+    """The picture in `path`, whose content tells the format, not its name.
+
+    8 and 16 bits per sample stay as they are, fewer become 8; grey stays grey; palettes become RGB; CMYK and LAB become
+    8-bit sRGB. Raises BadImage when it cannot be read, or has more than `LARGE` pixels and not `allow_large`.
+    """
+    try:
+        data, format = _read_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _decode_tiff(data, allow_large) if format == "tiff" else _decode(data, format, allow_large)
+    except BadImage as error:
+        raise BadImage(f"{path} {error}") from error.__cause__
+    except MemoryError as error:
+        raise OutOfMemory(f"not enough memory to read {path}") from error
+    except Exception as error:  # a damaged file may raise anything from within a decoder
+        raise BadImage(f"{path} cannot be read: it is cut short or damaged ({error})") from error
+
+
 def read_rgb8(path: Path) -> Tensor:
-    with Image.open(path) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+    """(3, H, W) uint8 RGB of the photo in `path`: grey repeated, alpha dropped, 16 bits rounded to 8.
+
+    Raises BadImage like `read_image`.
+    """
+    channels = image8.rounded(read_image(path).pixels).transpose(2, 0, 1)
+    return torch.from_numpy(np.array(np.broadcast_to(channels, (3, *channels.shape[1:])), order="C"))
+
+
+# Below, a BadImage holds the end of a sentence that begins with the path.
+
+
+def _read_file(path: Path) -> tuple[bytes, str]:
+    """The content of `path` and its format. Raises BadImage."""
+    try:
+        if path.is_dir():
+            raise BadImage("is a folder, not an image")
+        with path.open("rb") as file:
+            head = file.read(32)
+            format = _format_of(head)
+            return head + file.read(), format
+    except FileNotFoundError:
+        raise BadImage("does not exist") from None
+    except (OSError, ValueError) as error:
+        raise BadImage(f"cannot be read: {_reason(error)}") from error
+
+
+def _format_of(head: bytes) -> str:
+    """The format of a file that begins with `head`. Raises BadImage for one that refsr does not read."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "webp"
+    for signature, format in _SIGNATURES:
+        if head.startswith(signature):
+            return format
+    if not head:
+        raise BadImage("is empty")
+    kind = next((kind for at, mark, kind in _OTHERS if head.startswith(mark, at)), "not an image that refsr knows")
+    raise BadImage(f"is {kind}; convert it to one of {', '.join(_NAMES)}")
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error).lower()
+
+
+def _decode(data: bytes, format: str, allow_large: bool) -> Picture:
+    """Any format but TIFF. What a damaged file raises may be anything."""
+    image = image8.open_header(data, format)
+    _check_size(*image.size, allow_large)
+    if (frames := getattr(image, "n_frames", 1)) > 1:
+        raise BadImage(f"is animated ({frames} frames); save the frame you want to a file of its own")
+    if format == "png" and image16.depth(data) == 16:
+        pixels, alpha = image16.read_png(data)
+        icc = image.info.get("icc_profile")
+        image.info["exif"] = image16.exif(data)
+    else:
+        pixels, alpha, icc = image8.read(image)
+    exif = image_exif.parsed(image.getexif)
+    turn = image_exif.orientation(exif)
+    dpi = image_exif.plausible(image.info.get("dpi") or image_exif.resolution(exif))
+    return Picture(
+        pixels=image_exif.upright(pixels, turn),
+        alpha=None if alpha is None else image_exif.upright(alpha, turn),
+        format=format,
+        icc=_fitting(icc, pixels),
+        exif=image_exif.portable(exif),
+        dpi=dpi[::-1] if dpi and turn >= 5 else dpi,
+    )
+
+
+def _decode_tiff(data: bytes, allow_large: bool) -> Picture:
+    """A TIFF, whose header is read first: Pillow does not open all of them, and turns them upright itself."""
+    header = image_tiff.read_header(data)
+    _check_size(header.width, header.height, allow_large)
+    if header.deep:
+        pixels, alpha = image_tiff.read_16bit(data, header)
+        icc = header.icc
+    else:
+        pixels, alpha, icc = image8.read(image8.open_header(data, "tiff"))
+    exif = image_exif.parsed(lambda: image_tiff.read_exif(data))
+    dpi = image_exif.plausible(image_exif.resolution(exif))
+    return Picture(
+        pixels=pixels,
+        alpha=alpha,
+        format="tiff",
+        icc=_fitting(icc, pixels),
+        exif=image_exif.portable(exif),
+        dpi=dpi[::-1] if dpi and header.orientation >= 5 else dpi,
+    )
+
+
+def _check_size(width: int, height: int, allow_large: bool) -> None:
+    if width * height > LARGE and not allow_large:
+        raise BadImage(
+            f"has {width}x{height} pixels, more than the {LARGE // 10**6} megapixels that are read unasked; "
+            "if that is right, add --allow-large"
+        )
+
+
+def _fitting(icc: bytes | None, pixels: Pixels) -> bytes | None:
+    """`icc` if it is a profile for that many channels."""
+    space = b"GRAY" if pixels.shape[2] == 1 else b"RGB "
+    return icc if icc and icc[16:20] == space else None
+
+
+# Writing
+
+
+def write_image(path: Path, picture: Picture, *, format: str | None = None, quality: int | None = None) -> None:
+    """`picture` to `path`, in `format` or else what its suffix says; whole, or not at all.
+
+    PNG and TIFF keep everything. JPEG, WebP and BMP have 8 bits; JPEG and BMP show transparent parts on white; WebP
+    has no grey, BMP neither profile nor EXIF. `quality` is 1 to 100 for JPEG and WebP, by default 95; WebP is lossless
+    at 100. Raises BadImage when it cannot be written, BadSetting for another quality or format.
+    """
+    name = _format_for(path, format)
+    if quality is not None and not 1 <= quality <= 100:
+        raise BadSetting(f"quality is 1 to 100, not {quality}")
+    longest = _LONGEST_SIDE.get(name)
+    if longest and max(picture.width, picture.height) > longest:
+        raise BadImage(
+            f"{path} cannot be written: {picture.width}x{picture.height} is more than the {longest} pixels a side of "
+            f"{name}; write png or tiff"
+        )
+    try:
+        with _whole_file(path) as file:
+            _encode(file, name, picture, quality)
+    except BadImage as error:
+        raise BadImage(f"{path} cannot be written: {error}") from error.__cause__
+    except MemoryError as error:
+        raise OutOfMemory(f"not enough memory to write {path}") from error
+    except (OSError, ValueError) as error:
+        raise BadImage(f"{path} cannot be written: {_reason(error)}") from error
+
+
+def _format_for(path: Path, format: str | None) -> str:
+    if format is not None:
+        if format not in _NAMES:
+            raise UnknownName("image format", format, _NAMES)
+        return format
+    if path.suffix.lower() not in FORMATS:
+        raise BadImage(f"{path} does not name a format that refsr writes; use one of {', '.join(FORMATS)}")
+    return FORMATS[path.suffix.lower()]
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that becomes `path` when all went well, and is removed when not. Follows a link."""
+    target = path.resolve()
+    if not target.parent.is_dir():
+        raise BadImage(f"the folder {path.parent} does not exist")
+    if target.exists() and not target.is_file():
+        raise BadImage("it is not a file")
+    unfinished = target.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with unfinished.open("xb") as file:
+            yield file
+        unfinished.replace(target)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _encode(file: BinaryIO, format: str, picture: Picture, quality: int | None) -> None:
+    pixels, alpha, icc, dpi = picture.pixels, picture.alpha, picture.icc, picture.dpi
+    exif = image_exif.for_size(picture.exif, picture.width, picture.height, dpi)
+    if format == "tiff":
+        image_tiff.write(file, pixels, alpha, icc=icc, exif=exif)
+        return
+    # WebP has no other place for the resolution.
+    tags = exif.tobytes() if picture.exif or (dpi and format == "webp") else None
+    if format == "png" and pixels.dtype == np.uint16:
+        image16.write_png(file, pixels, alpha, icc=icc, exif=tags, dpi=dpi)
+        return
+    opacity = None if alpha is None else image8.rounded(alpha)
+    image8.write(file, format, image8.rounded(pixels), opacity, icc=icc, exif=tags, dpi=dpi, quality=quality)
+
+
+# Pixels and tensors
+
+
+def to_tensor(pixels: Pixels) -> Tensor:
+    """(H, W, C) or (H, W) of 8 or 16 bits, also a window of a picture, as (1, 3, H, W) in [0, 1]; grey is repeated."""
+    channels = np.atleast_3d(pixels).transpose(2, 0, 1)
+    values = np.divide(channels, np.float32(np.iinfo(pixels.dtype).max), dtype=np.float32, order="C")
+    return torch.from_numpy(values).expand(3, -1, -1)[None].contiguous()
+
+
+def to_pixels(x: Tensor, like: Pixels) -> Pixels:
+    """(1, 3, H, W) in [0, 1] as (H, W, C) with the dtype and the channels of `like`; clamped, rounded half up.
+
+    Grey is the mean of the three channels.
+    """
+    peak = np.iinfo(like.dtype).max
+    values = x[0].float()
+    if like.ndim == 2 or like.shape[2] == 1:
+        values = values.mean(0, keepdim=True)
+    values = values.clamp(0, 1).mul_(peak).add_(0.5)
+    return values.permute(1, 2, 0).contiguous().cpu().numpy().astype(like.dtype)
+
+
+def bleed_color(picture: Picture) -> Picture:
+    """With the colour of fully transparent pixels replaced by that of the nearest visible ones, which does not change.
+
+    What is invisible may hold any colour, most often black, and enlarging would draw it into the visible edge.
+    """
+    if picture.alpha is None:
+        return picture
+    return replace(picture, pixels=image_alpha.bleed(picture.pixels, picture.alpha))

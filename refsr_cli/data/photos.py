@@ -82,7 +82,7 @@ class PhotoSet:
         return image, top, left
 
     def batch(self, size: int, generator: torch.Generator, candidates: int = 1) -> tuple[Tensor, Tensor]:
-        """`size` random pairs, turned and mirrored at random: lr (size, 3, patch, patch), hr (size, 3, scale*patch, ...).
+        """`size` random pairs, turned and mirrored: lr (size, 3, patch, patch), hr (size, 3, scale*patch, scale*patch).
 
         Each crop is the most detailed of `candidates` drawn (largest mean gradient), as photos are mostly soft.
         All randomness comes from `generator`, a CPU generator, so that a run can be continued exactly.

@@ -28,7 +28,7 @@ def runner_for(model: SRModel, precision: torch.dtype = torch.float32) -> Runner
         padded = F.pad(lr, padding, mode="replicate") if any(padding) else lr
         padded = padded.contiguous(memory_format=torch.channels_last)
         with torch.autocast(lr.device.type, precision, enabled=precision != torch.float32):
-            sr = model(padded)
+            sr: Tensor = model(padded)
         return sr[..., : height * model.scale, : width * model.scale].float().clamp(0, 1)
 
     return run
@@ -45,7 +45,7 @@ def resized(run: Runner, scale: int) -> Runner:
 
 
 def orient(x: Tensor, orientation: int) -> Tensor:
-    """One of the eight orientations of (N, C, H, W), numbered 0..7: transposed (4), then flipped down (2), right (1)."""
+    """One of the eight orientations of (N, C, H, W), 0..7: transposed (4), then flipped down (2), then right (1)."""
     if orientation & 4:
         x = x.transpose(-1, -2)
     if orientation & 2:

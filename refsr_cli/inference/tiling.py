@@ -7,6 +7,7 @@ answer depends on where the tiles were cut.
 from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ class Tile:
 def _even_cuts(start: int, end: int, side: int) -> list[tuple[int, int]]:
     count = max(1, -(-(end - start) // side))
     edges = [start + (end - start) * number // count for number in range(count + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def run_tiles(
@@ -71,9 +72,9 @@ def run_tiles(
     """`run` over `pixels` (H, W, C) in tiles of side `tile` (None: in one piece): (scale*H, scale*W, C), same dtype.
 
     Each tile is converted, computed and rounded by itself, so that no picture is ever held in floating point.
-    Yields the number of input pixels of each tile done; the picture is the generator's return value. A tile for which the memory
-    does not suffice is split, and so are those after it. Raises OutOfMemory when even the smallest tile does not fit, RefsrError when the net answers
-    with something that is not a number.
+    Yields the number of input pixels of each tile done; the picture is the generator's return value. A tile for which
+    the memory does not suffice is split, and so are those after it. Raises OutOfMemory when even the smallest tile
+    does not fit, RefsrError when the net answers with something that is not a number.
     """
     height, width = pixels.shape[:2]
     whole = Tile(0, 0, height, width)

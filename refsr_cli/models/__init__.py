@@ -1,6 +1,5 @@
 """Every model by name. Adding one is a file in this folder and a row here."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,4 +41,5 @@ def build(name: str, scale: int, config: dict[str, Any] | None = None) -> SRMode
         chosen = replace(spec.config, **(config or {}))
     except TypeError as error:
         raise BadSetting(f"model '{name}' cannot be built from {config}: {error}") from None
-    return spec.net(chosen, scale)
+    model: SRModel = spec.net(chosen, scale)
+    return model

@@ -54,13 +54,17 @@ class EDSR(SRModel):
     def features(self, lr: Tensor) -> Tensor:
         """All but the upsampling tail.   (N, 3, H, W) -> (N, F, H, W)"""
         shallow: Tensor = self.head((lr - self.mean) * self.config.value_range)
-        return shallow + self.body(shallow)
+        residual: Tensor = self.body(shallow)
+        return shallow + residual
+
+    def _unshift(self, x: Tensor) -> Tensor:
+        """From the range the net works on back to [0, 1]."""
+        shifted: Tensor = x / self.config.value_range + self.mean
+        return shifted
 
     def forward(self, lr: Tensor) -> Tensor:
-        residual: Tensor = self.tail(self.features(lr))
-        return residual / self.config.value_range + self.mean
+        return self._unshift(self.tail(self.features(lr)))
 
     def forward_folded(self, lr: Tensor) -> Tensor:
         weight, bias = fold_tail(self.tail, self.config.features, self.scale)
-        residual = apply_folded(weight, bias, self.features(lr), self.scale)
-        return residual / self.config.value_range + self.mean
+        return self._unshift(apply_folded(weight, bias, self.features(lr), self.scale))

@@ -10,11 +10,11 @@ from statistics import fmean
 
 from refsr_cli.config import EvaluateConfig
 from refsr_cli.data.benchmarks import open_benchmark
+from refsr_cli.files import make_folder, write_atomically
 from refsr_cli.images import to_tensor, write_image
 from refsr_cli.inference.upscaler import Upscaler, Using
 from refsr_cli.metrics import protocol_named, score
 from refsr_cli.models import build
-from refsr_cli.files import make_folder, write_atomically
 from refsr_cli.weights.store import load_model
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from statistics import fmean
 from typing import Any, cast
 
@@ -172,7 +173,7 @@ class _Clock:
 
 
 def learning_rate_at(step: int, config: TrainConfig) -> float:
-    """The learning rate of the step after `step` steps: a function of the step alone, so that resuming needs no state."""
+    """The learning rate after `step` steps: a function of the step alone, so that resuming needs no state."""
     if step < config.warmup:
         return config.learning_rate * (step + 1) / config.warmup
     if config.schedule == "halving":
@@ -286,9 +287,9 @@ class _Run:
             state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
             self.model.load_state_dict(state["model"])
             self.averaged.load_state_dict(state["averaged"])
-        except (RuntimeError, KeyError, ValueError, EOFError) as error:
-            raise BadData(f"cannot resume from {path}: {str(error).splitlines()[0]}") from None
-        self.optimizer.load_state_dict(state["optimizer"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, KeyError, ValueError, EOFError, UnpicklingError):
+            raise BadData(f"cannot resume: {path} is damaged, or the checkpoint of another net") from None
         self.scaler.load_state_dict(state["scaler"])
         self.generator.set_state(state["generator"].cpu())
         self.step, self.best = state["step"], state["best"]
@@ -310,7 +311,7 @@ def _read_photos(folder: Path, config: TrainConfig, device: torch.device) -> tup
 
 @contextmanager
 def _interrupts_deferred() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM set the event instead of breaking a step in two (in the main thread; elsewhere they cannot)."""
+    """SIGINT and SIGTERM set the event instead of breaking a step in two; they can in the main thread only."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event

@@ -112,6 +112,7 @@ def _upscale_one(job: _Job, upscaler: Upscaler, config: UpscaleConfig) -> Iterat
     width, height = _target_size(picture, config)
     total, done = upscaler.work(picture, height, width), 0
     steps = upscaler.enlarge(picture, height, width)
+    yield Progress(str(job.source), done, total)
     while True:
         try:
             done += next(steps)
@@ -158,7 +159,7 @@ def _find_inputs(config: UpscaleConfig) -> tuple[list[_Input], list[Failed]]:
         elif path.exists():
             images, problem = [_Input(path, Path(path.name), None)], ""
         else:
-            matches = sorted(Path(match) for match in glob.glob(name, recursive=True))
+            matches = sorted(Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207 (a pattern may be absolute)
             images = [_Input(file, Path(file.name), None) for file in matches if is_image(file)]
             problem = f"{name} is not there"
         if not images:

@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from refsr_cli.errors import BadSetting, BadWeights
+from refsr_cli.files import write_atomically
 from refsr_cli.models import MODELS, SRModel, build
 
 FORMAT = "refsr"
@@ -31,23 +32,15 @@ class Loaded:
     metadata: dict[str, str]
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """`path` holds all of `content` or what it held before. Raises OSError."""
-    unfinished = path.with_name(path.name + ".tmp")
-    try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
 def save_weights(
     path: Path, model: SRModel, name: str, metadata: dict[str, str], dtype: torch.dtype | None = None
 ) -> None:
-    """Writes `model` as safetensors whose metadata names the model, its config and its scale.
+    """Writes `model` as safetensors whose metadata names the model, its config and its scale, and holds `metadata`.
+
+    A `note` in `metadata` belongs to the file that it was read from, and is left out.
 
     `dtype` (torch.float16) makes the file smaller; `load_weights` gives float32 again. Raises BadSetting for a model
-    without parameters, and OSError.
+    without parameters, and BadFile where the file system refuses.
     """
     config: Any = getattr(model, "config", None)
     if config is None:
@@ -56,7 +49,8 @@ def save_weights(
     if dtype:
         tensors = {key: value.to(dtype) if value.is_floating_point() else value for key, value in tensors.items()}
     own = {"format": FORMAT, "model": name, "scale": str(model.scale), "config": json.dumps(asdict(config))}
-    write_atomically(path, save(tensors, {**metadata, **own}))
+    lasting = {key: value for key, value in metadata.items() if key != "note"}
+    write_atomically(path, save(tensors, {**lasting, **own}))
 
 
 def load_weights(path: Path) -> Loaded:
@@ -104,8 +98,10 @@ def require_file(path: Path) -> None:
 
 
 def as_float32(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`tensors` with floating point ones as float32. Raises BadWeights where one holds NaN or infinity."""
+    """`tensors` with floating point ones as float32. Raises BadWeights where one holds NaN, infinity or no numbers."""
     for key, value in tensors.items():
+        if value.layout is not torch.strided or value.is_quantized or value.is_meta or value.is_complex():
+            raise BadWeights(f"{path}: tensor '{key}' is not a plain array of real numbers; use another checkpoint")
         if value.is_floating_point() and not value.float().isfinite().all():
             raise BadWeights(f"{path} is damaged: tensor '{key}' holds NaN or infinite values; use another checkpoint")
     return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}

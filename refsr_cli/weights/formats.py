@@ -133,11 +133,10 @@ def _read_checkpoint(path: Path) -> Any:
 
 def _unwrapped(path: Path, checkpoint: Any) -> Tensors:
     """The state dict inside a checkpoint. Raises BadWeights."""
-    while isinstance(checkpoint, dict):
-        inner = next((key for key in _WRAPPERS if isinstance(checkpoint.get(key), dict)), None)
-        if inner is None:
-            break
-        checkpoint = checkpoint[inner]
+    for _ in _WRAPPERS:  # not without end: a pickle can hold itself
+        if isinstance(checkpoint, dict):
+            inner = (checkpoint[key] for key in _WRAPPERS if isinstance(checkpoint.get(key), dict))
+            checkpoint = next(inner, checkpoint)
     if not isinstance(checkpoint, dict) or not checkpoint:
         raise BadWeights(f"{path} holds no state dict but a {type(checkpoint).__name__}; {_REMEDY}")
     other = [str(key) for key, value in checkpoint.items() if not (isinstance(key, str) and isinstance(value, Tensor))]

@@ -90,13 +90,13 @@ def load_model(
 ) -> Loaded:
     """The net with its weights, on the CPU and in eval mode: the one entry for tasks.
 
-    Without `model` and `weights` it is `default_model(scale)`, whose scale may be another one: read
-    `loaded.model.scale`. With `weights` the file decides, and `model` and `scale` are only compared with it.
+    Without `weights` the net may be for another scale, if there are no weights for `scale`: read `loaded.model.scale`.
+    Without `model` too it is `default_model(scale)`. With `weights` the file decides, and `model` and `scale` are only compared with it.
     `flavour` and `res_scale` say how to read a published file. `loaded.metadata["note"]`, where it is there, is a line
     for the user.
 
     Raises BadSetting where `model` or `scale` contradict the file, UnknownName for an unknown model or flavour, and
-    BadWeights, with what can be used instead, for weights that are not there or not usable.
+    BadWeights for weights that are not there, with what can be used instead, or not usable.
     """
     if model is not None and model not in MODELS:
         raise UnknownName("model", model, MODELS)
@@ -123,11 +123,19 @@ def _chosen(model: str | None, scale: int | None, folder: Path | None) -> tuple[
     if scale is None:
         raise BadSetting("name a scale, or a weight file, which says its own")
     if model is not None:
-        return model, scale
+        return model, _nearest_scale(model, scale, folder)
     default = default_model(scale, folder)
     if default is None:
         raise BadWeights(f"no weights are packaged with this refsr. {_instead(scale, folder or packaged('weights'))}")
     return default
+
+
+def _nearest_scale(model: str, scale: int, folder: Path | None) -> int:
+    """`scale` where there are weights of `model` for it, else the nearest larger one that has some, else the largest."""
+    scales = {record.scale for record in read_manifest(folder) if record.model == model}
+    if scale not in MODELS[model].net.scales or not scales:
+        return scale
+    return min(scales, key=lambda its: (its < scale, abs(its - scale)))
 
 
 def _untrained(scale: int | None, weights: str | None) -> Loaded:
@@ -151,8 +159,11 @@ def _listed(model: str | None, scale: int | None, folder: Path) -> WeightRecord:
 
 def _is_path(weights: str) -> bool:
     """Whether a file is meant: one that is there, or a name that ends as those of weight files do."""
-    path = Path(weights).expanduser()
-    return path.exists() or (path.suffix in _SUFFIXES and ":" not in weights[2:])
+    try:
+        path = Path(weights).expanduser()
+        return path.exists() or (path.suffix in _SUFFIXES and ":" not in weights[2:])
+    except (OSError, RuntimeError, ValueError):  # too long a name, an unknown user's home, a zero byte
+        return False
 
 
 def _from_record(record: WeightRecord, folder: Path, offline: bool, on_progress: Progress | None) -> Found:
