@@ -160,8 +160,12 @@ def test_starting_from_weights(photos, small_val, tmp_path):
     list(train(second))
     wanted, found = (load_weights(path).model.state_dict() for path in (first, tmp_path / "second/model.safetensors"))
     assert all(torch.allclose(wanted[key], found[key], atol=1e-6) for key in wanted)
-    with pytest.raises(BadSetting, match="for scale 2, not 4"):
-        list(train(settings(photos, small_val, tmp_path / "third", init_from=first, scale=4)))
+    list(train(settings(photos, small_val, tmp_path / "third", init_from=first, scale=4, steps=1, learning_rate=1e-12)))
+    other = load_weights(tmp_path / "third/model.safetensors").model.state_dict()
+    body = [key for key in wanted if not key.startswith("tail.")]
+    assert all(torch.allclose(wanted[key], other[key], atol=1e-6) for key in body), "all but the tail is taken over"
+    with pytest.raises(BadSetting, match="not for model 'edsr'"):
+        list(train(settings(photos, small_val, tmp_path / "fourth", init_from=first, model="edsr")))
 
 
 def test_what_is_refused(photos, small_val, tmp_path):

@@ -233,11 +233,15 @@ def test_a_file_decides(packaged, tmp_path):
 
 
 def test_a_scale_that_has_no_weights(packaged):
+    """The nearest larger one is used, else the largest; asked for by itself, it is refused."""
+    packaged.add("net-x3", scale=3)
     packaged.add("net-x4", scale=4)
+    for scale, found in [(2, 3), (3, 3), (8, 4)]:
+        assert load_model("edsr-baseline", scale, folder=packaged.folder).model.scale == found
     with pytest.raises(
-        BadWeights, match=r"no weights of model 'edsr-baseline' for x2; there are some for x4\. Ready.*net-x4"
+        BadWeights, match=r"no weights of model 'edsr-baseline' for x2; there are some for x3, x4\. Ready.*net-x3"
     ):
-        load_model("edsr-baseline", 2, folder=packaged.folder)
+        find_weights("edsr-baseline", 2, folder=packaged.folder)
     with pytest.raises(BadWeights, match="no weights of model 'edsr' for x2; train it"):
         load_model("edsr", 2, folder=packaged.folder)
 

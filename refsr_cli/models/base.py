@@ -22,6 +22,8 @@ class SRModel(nn.Module):
     tileable: ClassVar[bool] = True
     """Whether a tile with a halo of `receptive_field` equals the same part of the whole."""
 
+    scale_specific: ClassVar[tuple[str, ...]] = ("tail.",)
+    """Beginnings of the names of the weights that another scale cannot start from."""
     foldable: ClassVar[bool] = False
     """Whether the upsampling tail is linear, so that `forward_folded` exists."""
 

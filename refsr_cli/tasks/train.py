@@ -202,16 +202,13 @@ class _Run:
 
     def _build(self) -> SRModel:
         config = self.config
-        if config.init_from and not config.resume:
-            model = load_any(config.init_from).model
-            if model.scale != config.scale:
-                raise BadSetting(f"{config.init_from} is for scale {model.scale}, not {config.scale}")
-        else:
-            model = build(config.model, config.scale)
+        model = build(config.model, config.scale)
         if not any(True for _ in model.parameters()):
             raise BadSetting(f"model '{config.model}' has nothing to train")
         if config.fold_tail and not model.foldable:
             raise BadSetting(f"model '{config.model}' has no linear tail to fold; leave --fold-tail out")
+        if config.init_from and not config.resume:
+            _start_from(model, config)
         return model.train()
 
     def _average(self, averaged: Tensor, current: Tensor, _: Tensor | int) -> Tensor:
@@ -293,6 +290,21 @@ class _Run:
         self.scaler.load_state_dict(state["scaler"])
         self.generator.set_state(state["generator"].cpu())
         self.step, self.best = state["step"], state["best"]
+
+
+def _start_from(model: SRModel, config: TrainConfig) -> None:
+    """Copies the weights of `--init-from`; from a net for another scale all but those that belong to its scale."""
+    assert config.init_from
+    source = load_any(config.init_from).model
+    left_out = () if source.scale == model.scale else model.scale_specific
+    weights = {name: value for name, value in source.state_dict().items() if not name.startswith(left_out)}
+    wanted = {name for name in model.state_dict() if not name.startswith(left_out)}
+    try:
+        model.load_state_dict(weights, strict=False)
+    except RuntimeError:
+        wanted = set()
+    if wanted != set(weights):
+        raise BadSetting(f"{config.init_from} is not for model '{config.model}': its layers differ")
 
 
 def _read_photos(folder: Path, config: TrainConfig, device: torch.device) -> tuple[PhotoSet, int]:

@@ -91,9 +91,9 @@ def load_model(
     """The net with its weights, on the CPU and in eval mode: the one entry for tasks.
 
     Without `weights` the net may be for another scale, if there are no weights for `scale`: read `loaded.model.scale`.
-    Without `model` too it is `default_model(scale)`. With `weights` the file decides, and `model` and `scale` are only compared with it.
-    `flavour` and `res_scale` say how to read a published file. `loaded.metadata["note"]`, where it is there, is a line
-    for the user.
+    Without `model` too it is `default_model(scale)`. With `weights` the file decides, and `model` and `scale` are only
+    compared with it. `flavour` and `res_scale` say how to read a published file. `loaded.metadata["note"]`, where it
+    is there, is a line for the user.
 
     Raises BadSetting where `model` or `scale` contradict the file, UnknownName for an unknown model or flavour, and
     BadWeights for weights that are not there, with what can be used instead, or not usable.
@@ -131,7 +131,7 @@ def _chosen(model: str | None, scale: int | None, folder: Path | None) -> tuple[
 
 
 def _nearest_scale(model: str, scale: int, folder: Path | None) -> int:
-    """`scale` where there are weights of `model` for it, else the nearest larger one that has some, else the largest."""
+    """`scale` where `model` has weights for it, else the nearest larger one that has some, else the largest."""
     scales = {record.scale for record in read_manifest(folder) if record.model == model}
     if scale not in MODELS[model].net.scales or not scales:
         return scale

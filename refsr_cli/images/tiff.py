@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from refsr_cli import image16
 from refsr_cli.errors import BadImage
-from refsr_cli.image16 import Samples
-from refsr_cli.image_exif import upright
+from refsr_cli.images import sixteen_bits
+from refsr_cli.images.exif import upright
+from refsr_cli.images.sixteen_bits import Samples
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _STRIP_OFFSETS, _ORIENTATION, _CHANNELS, _STRIP_ROWS, _STRIP_SIZES, _PLANAR = 273, 274, 277, 278, 279, 284
@@ -133,7 +133,7 @@ def _upright_samples(data: bytes, header: Header) -> Samples:
             raise
         if header.separate:
             raise BadImage("is compressed in a way that refsr does not read; save it uncompressed or as PNG") from None
-        samples = image16.decode(data)  # which turns the picture upright by itself
+        samples = sixteen_bits.decode(data)  # which turns the picture upright by itself
         turned = samples.shape[:2][::-1] if header.orientation >= 5 else samples.shape[:2]
         if (*turned, samples.shape[2]) != (header.height, header.width, header.channels):
             raise BadImage("is stored in a way that refsr does not read; save it uncompressed or as PNG") from None
@@ -175,16 +175,16 @@ def write(
             _PHOTOMETRIC: _RGB if colors == 3 else _BLACK_IS_ZERO,
             _ORIENTATION: 1,
             _CHANNELS: channels,
-            _STRIP_ROWS: image16.strip_rows(pixels),
+            _STRIP_ROWS: sixteen_bits.strip_rows(pixels),
             _PREDICTOR: 2,
             **({_EXTRA: _STRAIGHT} if alpha is not None else {}),
             **({_ICC: icc} if icc else {}),
         }
     )
     little = exif.endian == "<"
-    sizes = [0] * -(-height // image16.strip_rows(pixels))
+    sizes = [0] * -(-height // sixteen_bits.strip_rows(pixels))
     file.write(_directory(exif, sizes))
-    for number, strip in enumerate(image16.interleaved(pixels, alpha)):
+    for number, strip in enumerate(sixteen_bits.interleaved(pixels, alpha)):
         packed = zlib.compress(
             _differences(strip).astype(strip.dtype.newbyteorder("<" if little else ">")).tobytes(), 3
         )

@@ -4,10 +4,7 @@ A file is a `Picture`: pixels as stored, upright, and beside them alpha, colour 
 become the `(1, 3, H, W)` float RGB in [0, 1] that nets take, and come back, window by window.
 """
 
-import secrets
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -17,8 +14,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from refsr_cli import image8, image16, image_alpha, image_exif, image_tiff
-from refsr_cli.errors import BadImage, BadSetting, OutOfMemory, UnknownName
+from refsr_cli.errors import BadFile, BadImage, BadSetting, OutOfMemory, UnknownName
+from refsr_cli.files import replacing
+from refsr_cli.images import eight_bits, sixteen_bits, tiff
+from refsr_cli.images import exif as tags
+from refsr_cli.images.alpha import bleed
 
 Pixels: TypeAlias = npt.NDArray[np.uint8 | np.uint16]
 
@@ -123,7 +123,7 @@ def read_rgb8(path: Path) -> Tensor:
 
     Raises BadImage like `read_image`.
     """
-    channels = image8.rounded(read_image(path).pixels).transpose(2, 0, 1)
+    channels = eight_bits.rounded(read_image(path).pixels).transpose(2, 0, 1)
     return torch.from_numpy(np.array(np.broadcast_to(channels, (3, *channels.shape[1:])), order="C"))
 
 
@@ -159,51 +159,51 @@ def _format_of(head: bytes) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error).lower()
+    return str(getattr(error, "strerror", None) or error)
 
 
 def _decode(data: bytes, format: str, allow_large: bool) -> Picture:
     """Any format but TIFF. What a damaged file raises may be anything."""
-    image = image8.open_header(data, format)
+    image = eight_bits.open_header(data, format)
     _check_size(*image.size, allow_large)
     if (frames := getattr(image, "n_frames", 1)) > 1:
         raise BadImage(f"is animated ({frames} frames); save the frame you want to a file of its own")
-    if format == "png" and image16.depth(data) == 16:
-        pixels, alpha = image16.read_png(data)
+    if format == "png" and sixteen_bits.depth(data) == 16:
+        pixels, alpha = sixteen_bits.read_png(data)
         icc = image.info.get("icc_profile")
-        image.info["exif"] = image16.exif(data)
+        image.info["exif"] = sixteen_bits.exif(data)
     else:
-        pixels, alpha, icc = image8.read(image)
-    exif = image_exif.parsed(image.getexif)
-    turn = image_exif.orientation(exif)
-    dpi = image_exif.plausible(image.info.get("dpi") or image_exif.resolution(exif))
+        pixels, alpha, icc = eight_bits.read(image)
+    exif = tags.parsed(image.getexif)
+    turn = tags.orientation(exif)
+    dpi = tags.plausible(image.info.get("dpi") or tags.resolution(exif))
     return Picture(
-        pixels=image_exif.upright(pixels, turn),
-        alpha=None if alpha is None else image_exif.upright(alpha, turn),
+        pixels=tags.upright(pixels, turn),
+        alpha=None if alpha is None else tags.upright(alpha, turn),
         format=format,
         icc=_fitting(icc, pixels),
-        exif=image_exif.portable(exif),
+        exif=tags.portable(exif),
         dpi=dpi[::-1] if dpi and turn >= 5 else dpi,
     )
 
 
 def _decode_tiff(data: bytes, allow_large: bool) -> Picture:
     """A TIFF, whose header is read first: Pillow does not open all of them, and turns them upright itself."""
-    header = image_tiff.read_header(data)
+    header = tiff.read_header(data)
     _check_size(header.width, header.height, allow_large)
     if header.deep:
-        pixels, alpha = image_tiff.read_16bit(data, header)
+        pixels, alpha = tiff.read_16bit(data, header)
         icc = header.icc
     else:
-        pixels, alpha, icc = image8.read(image8.open_header(data, "tiff"))
-    exif = image_exif.parsed(lambda: image_tiff.read_exif(data))
-    dpi = image_exif.plausible(image_exif.resolution(exif))
+        pixels, alpha, icc = eight_bits.read(eight_bits.open_header(data, "tiff"))
+    exif = tags.parsed(lambda: tiff.read_exif(data))
+    dpi = tags.plausible(tags.resolution(exif))
     return Picture(
         pixels=pixels,
         alpha=alpha,
         format="tiff",
         icc=_fitting(icc, pixels),
-        exif=image_exif.portable(exif),
+        exif=tags.portable(exif),
         dpi=dpi[::-1] if dpi and header.orientation >= 5 else dpi,
     )
 
@@ -242,14 +242,24 @@ def write_image(path: Path, picture: Picture, *, format: str | None = None, qual
             f"{name}; write png or tiff"
         )
     try:
-        with _whole_file(path) as file:
+        with replacing(_target(path)) as unfinished, unfinished.open("xb") as file:
             _encode(file, name, picture, quality)
-    except BadImage as error:
-        raise BadImage(f"{path} cannot be written: {error}") from error.__cause__
+    except (BadImage, ValueError, OSError) as error:
+        raise BadImage(f"{path} cannot be written: {_reason(error)}") from error.__cause__
+    except BadFile as error:
+        raise BadImage(str(error)) from None
     except MemoryError as error:
         raise OutOfMemory(f"not enough memory to write {path}") from error
-    except (OSError, ValueError) as error:
-        raise BadImage(f"{path} cannot be written: {_reason(error)}") from error
+
+
+def _target(path: Path) -> Path:
+    """The file that `path` stands for, past links. Raises BadImage, or OSError or ValueError for an impossible path."""
+    target = path.resolve()
+    if not target.parent.is_dir():
+        raise BadImage(f"the folder {path.parent} does not exist")
+    if target.exists() and not target.is_file():
+        raise BadImage("it is not a file")
+    return target
 
 
 def _format_for(path: Path, format: str | None) -> str:
@@ -262,37 +272,19 @@ def _format_for(path: Path, format: str | None) -> str:
     return FORMATS[path.suffix.lower()]
 
 
-@contextmanager
-def _whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that becomes `path` when all went well, and is removed when not. Follows a link."""
-    target = path.resolve()
-    if not target.parent.is_dir():
-        raise BadImage(f"the folder {path.parent} does not exist")
-    if target.exists() and not target.is_file():
-        raise BadImage("it is not a file")
-    unfinished = target.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with unfinished.open("xb") as file:
-            yield file
-        unfinished.replace(target)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-
-
 def _encode(file: BinaryIO, format: str, picture: Picture, quality: int | None) -> None:
     pixels, alpha, icc, dpi = picture.pixels, picture.alpha, picture.icc, picture.dpi
-    exif = image_exif.for_size(picture.exif, picture.width, picture.height, dpi)
+    exif = tags.for_size(picture.exif, picture.width, picture.height, dpi)
     if format == "tiff":
-        image_tiff.write(file, pixels, alpha, icc=icc, exif=exif)
+        tiff.write(file, pixels, alpha, icc=icc, exif=exif)
         return
     # WebP has no other place for the resolution.
-    tags = exif.tobytes() if picture.exif or (dpi and format == "webp") else None
+    tagged = exif.tobytes() if picture.exif or (dpi and format == "webp") else None
     if format == "png" and pixels.dtype == np.uint16:
-        image16.write_png(file, pixels, alpha, icc=icc, exif=tags, dpi=dpi)
+        sixteen_bits.write_png(file, pixels, alpha, icc=icc, exif=tagged, dpi=dpi)
         return
-    opacity = None if alpha is None else image8.rounded(alpha)
-    image8.write(file, format, image8.rounded(pixels), opacity, icc=icc, exif=tags, dpi=dpi, quality=quality)
+    opacity = None if alpha is None else eight_bits.rounded(alpha)
+    eight_bits.write(file, format, eight_bits.rounded(pixels), opacity, icc=icc, exif=tagged, dpi=dpi, quality=quality)
 
 
 # Pixels and tensors
@@ -325,4 +317,4 @@ def bleed_color(picture: Picture) -> Picture:
     """
     if picture.alpha is None:
         return picture
-    return replace(picture, pixels=image_alpha.bleed(picture.pixels, picture.alpha))
+    return replace(picture, pixels=bleed(picture.pixels, picture.alpha))

@@ -1,0 +1,56 @@
+"""The weights that travel with refsr: whole, described, and worth having."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from refsr_cli.config import EvaluateConfig
+from refsr_cli.packaged import packaged
+from refsr_cli.tasks.evaluate import Summary, evaluate
+from refsr_cli.weights.files import load_weights
+from refsr_cli.weights.manifest import WeightRecord, read_manifest
+
+FOLDER = packaged("weights")
+ROWS = [record for record in read_manifest() if record.repo is None]
+LARGEST = 7 * 2**20
+
+
+def summary_of(record: WeightRecord, dataset: Path, **settings) -> Summary:
+    config = EvaluateConfig(dataset=str(dataset), weights=record.id, scale=record.scale, device="cpu", **settings)
+    (*_, last) = evaluate(config)
+    assert isinstance(last, Summary)
+    return last
+
+
+def test_there_are_some():
+    assert any(record.model == "edsr-baseline" and record.scale == 4 for record in ROWS)
+
+
+@pytest.mark.parametrize("record", ROWS, ids=lambda record: record.id)
+def test_a_packaged_file(record):
+    content = (FOLDER / record.file).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == record.sha256
+    assert len(content) == record.bytes <= LARGEST
+    loaded = load_weights(FOLDER / record.file)
+    assert (loaded.name, loaded.model.scale) == (record.model, record.scale)
+    assert record.card and "Licence" in (FOLDER / record.card).read_text("utf-8")
+
+
+def test_nothing_is_left_over():
+    assert {path.name for path in FOLDER.glob("*.safetensors")} == {record.file for record in ROWS}
+
+
+@pytest.mark.parametrize("record", ROWS, ids=lambda record: record.id)
+def test_better_than_bicubic_on_a_photo(record):
+    result = summary_of(record, packaged("examples/images") / "flowerpot")
+    assert result.psnr > result.bicubic_psnr + 0.5
+    assert result.ssim > result.bicubic_ssim
+
+
+def test_the_promised_quality(shared_data):
+    """The figures of the card, and that self-ensemble adds to them."""
+    record = next(record for record in ROWS if record.id == "edsr-baseline-x4")
+    plain = summary_of(record, shared_data / "eval" / "Set5")
+    assert plain.psnr >= 30.6
+    assert summary_of(record, shared_data / "eval" / "Set5", self_ensemble=True).psnr > plain.psnr
