@@ -1,8 +1,10 @@
 """The command line: reads the arguments into a config, runs one task, shows its records. No torch is imported here."""
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +19,7 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="refsr",
-    help="Image super-resolution: larger, sharper pictures, alone or with reference photos of the same scene.",
+    help="Image super-resolution: larger, sharper pictures.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -26,6 +28,9 @@ app = typer.Typer(
 
 def main() -> None:
     """The `refsr` command."""
+    for stream in (sys.stdout, sys.stderr):  # a file name that the terminal cannot show is no reason to stop
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app()
 
 
@@ -37,9 +42,12 @@ def _reporting(display: Display) -> Iterator[None]:
     except RefsrError as error:
         display.error(str(error))
         raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        display.error("interrupted")
+    except KeyboardInterrupt as interrupt:
+        display.error(f"interrupted; {interrupt}" if str(interrupt) else "interrupted")
         raise typer.Exit(INTERRUPTED) from None
+    except OSError as error:
+        display.error(f"{error.filename or 'the output'} cannot be used: {error.strerror or error}")
+        raise typer.Exit(1) from None
 
 
 def _run(display: Display, records: Callable[[], Iterable[Any]]) -> None:
@@ -72,24 +80,43 @@ def _parse_bytes(text: str) -> int:
     return int(float(match[1]) * units[match[2]])
 
 
-Scale = Annotated[int, typer.Option("--scale", "-s", help="Factor by which pictures get larger.")]
-Model = Annotated[str | None, typer.Option(help="Net to use, see `refsr models`.", show_default="the best at hand")]
-Weights = Annotated[str | None, typer.Option(help="Weight file, id from `refsr models`, or hub repository.")]
-Flavour = Annotated[
-    str | None, typer.Option(help="Layout of a published weight file, where it cannot be told from its keys.")
+Scale = Annotated[int, typer.Option("--scale", "-s", help="2, 3, 4 or 8.")]
+NET, SPEED, OUTPUT = "Net", "Speed and memory", "Output"
+"""Panels of the help text."""
+
+Model = Annotated[
+    str | None,
+    typer.Option(help="Net to use, see `refsr models`.", show_default="the best at hand", rich_help_panel=NET),
 ]
-ResScale = Annotated[float | None, typer.Option(help="Residual scaling of a published weight file.")]
+Weights = Annotated[
+    str | None,
+    typer.Option(help="Weight file, id such as edsr-baseline-x4, or hub repository.", rich_help_panel=NET),
+]
+Flavour = Annotated[
+    str | None,
+    typer.Option(help="Layout of a published weight file, where its keys do not tell.", rich_help_panel=NET),
+]
+ResScale = Annotated[
+    float | None, typer.Option(help="Residual scaling of a published weight file.", rich_help_panel=NET)
+]
 SelfEnsemble = Annotated[
     bool | None,
     typer.Option(
         "--self-ensemble/--no-self-ensemble",
         help="Average over the eight orientations: a little better, eight times the work.",
         show_default="on a GPU",
+        rich_help_panel=NET,
     ),
 ]
 Tile = Annotated[
     int | None,
-    typer.Option(parser=_parse_tile, metavar="auto|off|N", help="Side of a tile in input pixels.", show_default="auto"),
+    typer.Option(
+        parser=_parse_tile,
+        metavar="auto|off|N",
+        help="Side of a tile in input pixels.",
+        show_default="auto",
+        rich_help_panel=SPEED,
+    ),
 ]
 Memory = Annotated[
     int | None,
@@ -98,12 +125,17 @@ Memory = Annotated[
         metavar="SIZE",
         help="Memory that computing may take besides the pictures: chooses the tile.",
         show_default="1GiB, or half of what a GPU has free",
+        rich_help_panel=SPEED,
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-PrecisionOption = Annotated[Precision, typer.Option(help="Number format; auto is fp32 on a CPU.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=SPEED)]
+PrecisionOption = Annotated[
+    Precision, typer.Option(help="Number format; auto is fp32 on a CPU.", rich_help_panel=SPEED)
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON object a line on standard output.", rich_help_panel=OUTPUT)
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.", rich_help_panel=OUTPUT)]
 DataRoot = Annotated[
     Path | None, typer.Option(help="Folder of the named datasets.", show_default="$REFSR_DATA or ~/.cache/refsr/data")
 ]
@@ -139,7 +171,10 @@ def upscale(
     context: typer.Context,
     inputs: Annotated[list[str], typer.Argument(help="Image files, folders of them, or patterns such as 'a/*.png'.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File or folder to write.", show_default="in_x4.png")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="File or folder to write.", show_default="in_x4.png", rich_help_panel=OUTPUT
+        ),
     ] = UpscaleConfig.output,
     scale: Annotated[
         int | None, typer.Option("--scale", "-s", help="2, 3, 4 or 8.", show_default="4")
@@ -150,7 +185,7 @@ def upscale(
     long_side: Annotated[int | None, typer.Option(help="Longer side to reach, in pixels.")] = UpscaleConfig.long_side,
     refs: Annotated[
         list[str] | None,
-        typer.Option("--ref", help="Photo, folder or pattern of photos of the same scene; may be repeated."),
+        typer.Option("--ref", help="Photos of the same scene to take detail from: not in this version yet."),
     ] = None,
     model: Model = UpscaleConfig.model,
     weights: Weights = UpscaleConfig.weights,
@@ -162,22 +197,23 @@ def upscale(
     device: Device = UpscaleConfig.device,
     precision: PrecisionOption = UpscaleConfig.precision,
     format: Annotated[
-        str | None, typer.Option(help="png, jpg, webp, tiff or bmp.", show_default="as the input")
+        str | None,
+        typer.Option(help="png, jpg, webp, tiff or bmp.", show_default="as the input", rich_help_panel=OUTPUT),
     ] = UpscaleConfig.format,
     quality: Annotated[
-        int | None, typer.Option(help="1 to 100, for jpg and webp.", show_default="95")
+        int | None, typer.Option(help="1 to 100, for jpg and webp.", show_default="95", rich_help_panel=OUTPUT)
     ] = UpscaleConfig.quality,
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Look into the folders of a folder too; the tree is kept.")
     ] = UpscaleConfig.recursive,
     skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Leave out images whose output is there.")
+        bool, typer.Option("--skip-existing", help="Leave out images whose output is there.", rich_help_panel=OUTPUT)
     ] = UpscaleConfig.skip_existing,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace outputs that are there.")
+        bool, typer.Option("--overwrite", help="Replace outputs that are there.", rich_help_panel=OUTPUT)
     ] = UpscaleConfig.overwrite,
     allow_large: Annotated[
-        bool, typer.Option("--allow-large", help="Open images of more than 200 megapixels.")
+        bool, typer.Option("--allow-large", help="Open images above 200 megapixels, make ones above 2 gigapixels.")
     ] = UpscaleConfig.allow_large,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -206,6 +242,9 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(help="Only the first so many images.")] = EvaluateConfig.limit,
     save: Annotated[Path | None, typer.Option(help="Folder to write the results to.")] = EvaluateConfig.save,
     csv: Annotated[Path | None, typer.Option(help="File to write the table to.")] = EvaluateConfig.csv,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results and a table that are there.")
+    ] = EvaluateConfig.overwrite,
     model: Model = EvaluateConfig.model,
     weights: Weights = EvaluateConfig.weights,
     flavour: Flavour = EvaluateConfig.flavour,
@@ -245,7 +284,9 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="Run directory to go on with, exactly where it stopped.")
     ] = TrainConfig.resume,
-    init_from: Annotated[Path | None, typer.Option(help="Weight file to start from.")] = TrainConfig.init_from,
+    init_from: Annotated[
+        str | None, typer.Option(help="Weights to start from: file, id, or hub repository.")
+    ] = TrainConfig.init_from,
     steps: Annotated[int, typer.Option(help="Optimiser steps in all.")] = TrainConfig.steps,
     batch: Annotated[int, typer.Option(help="Crops a step.")] = TrainConfig.batch,
     patch: Annotated[int, typer.Option(help="Side of a crop in low-resolution pixels.")] = TrainConfig.patch,

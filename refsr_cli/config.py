@@ -1,9 +1,10 @@
-"""Settings of each task: frozen, torch-free, and the only place where a default is written."""
+"""Settings of each task and their defaults: frozen, and torch-free."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from refsr_cli.errors import BadSetting
 
@@ -38,7 +39,6 @@ class NetConfig:
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
-        _require(self.tile is None or self.tile == 0 or self.tile >= 16, f"--tile must be at least 16, not {self.tile}")
         _require(self.memory is None or self.memory > 0, f"--memory must be above 0, not {self.memory}")
 
 
@@ -85,6 +85,9 @@ class EvaluateConfig(NetConfig):
     dataset: str
     """Name in BENCHMARKS, or a folder of high-resolution images."""
     scale: int = 4
+    self_ensemble: bool | None = False
+    """Off, and `precision` exact, on every device: a score must not depend on the machine."""
+    precision: Precision = "fp32"
     protocol: str | None = None
     """Name in PROTOCOLS; the one the dataset is usually reported under when None."""
     lr_dir: Path | None = None
@@ -97,6 +100,8 @@ class EvaluateConfig(NetConfig):
     """Folder for the results as PNG."""
     csv: Path | None = None
     """File for the table."""
+    overwrite: bool = False
+    """Whether results and table may take the place of files that are there."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,7 +119,7 @@ class TrainConfig:
     """Folder of training photos; DIV2K under the data root, else the packaged trial photos when None."""
     data_root: Path | None = None
     val: str | None = None
-    """Benchmark name or folder that is scored as the training goes on; a few training photos when None."""
+    """Benchmark name or folder that is scored as the training goes on; the packaged trial photos when None."""
     out: Path | None = None
     """Run directory; `runs/<model>-x<scale>` when None."""
     steps: int = 300_000
@@ -140,8 +145,8 @@ class TrainConfig:
     log_every: int = 100
     resume: Path | None = None
     """Run directory to continue exactly where it stopped."""
-    init_from: Path | None = None
-    """Weights to start from."""
+    init_from: str | None = None
+    """Weights to start from: file, manifest id, or hub repository."""
     seed: int = 0
     device: str = "auto"
     precision: Precision = "auto"
@@ -153,17 +158,25 @@ class TrainConfig:
                 getattr(self, name) >= 1, f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}"
             )
         _require(self.patch >= 3 or not self.fold_tail, "--fold-tail needs a --patch of at least 3")
-        _require(self.learning_rate > 0, f"--learning-rate must be above 0, not {self.learning_rate}")
+        _require(0 < self.learning_rate < math.inf, f"--learning-rate must be above 0, not {self.learning_rate}")
+        _require(self.schedule in get_args(Schedule), f"--schedule is {' or '.join(get_args(Schedule))}")
+        _require(
+            self.checkpoint_minutes >= 0, f"--checkpoint-minutes must not be negative, not {self.checkpoint_minutes}"
+        )
         _require(0 <= self.ema < 1, f"--ema must be at least 0 and below 1, not {self.ema}")
+        _require(0 <= self.seed < 2**63, f"--seed must be at least 0 and below 2^63, not {self.seed}")
         _require(self.warmup >= 0 and self.clip >= 0, "--warmup and --clip must not be negative")
 
 
 def resumed(folder: Path, changes: dict[str, Any]) -> TrainConfig:
-    """The config of an earlier training in `folder`, with `changes`. Raises BadSetting when it is not there."""
+    """The config of an earlier training in `folder`, with `changes`. Raises BadSetting when it is not there, and for
+    changes that an earlier training cannot take."""
+    fixed = {"model", "scale", "out", "init_from", "seed"} & set(changes)
+    _require(not fixed, f"--resume goes on as it was; leave out --{', --'.join(sorted(fixed)).replace('_', '-')}")
     file = folder / "config.json"
     try:
-        saved = json.loads(file.read_text())
-        paths = {name: Path(saved[name]) for name in ("data", "data_root", "out", "init_from") if saved.get(name)}
+        saved = dict(json.loads(file.read_text("utf-8")))
+        paths = {name: Path(saved[name]) for name in ("data", "data_root", "out") if saved.get(name)}
         return TrainConfig(**{**saved, **paths, **changes, "resume": folder})
     except (OSError, ValueError, TypeError) as error:
         raise BadSetting(

@@ -47,7 +47,8 @@ class Display:
         if self.as_json:
             _print_json({"kind": "error", "path": path, "message": message})
         else:
-            self._err.print(f"[red]error:[/red] {escape(message)}")
+            named = "" if path is None or path in message else f"{path}: "
+            self._err.print(f"[red]error:[/red] {escape(named + message)}")
 
     def download(self, done: int, total: int | None) -> None:
         """Progress of a download in bytes."""
@@ -145,6 +146,11 @@ def _upscaled(display: Display, record: dict[str, Any]) -> None:
     )
 
 
+def _total(display: Display, record: dict[str, Any]) -> None:
+    rest = [f"{record[name]} {name}" for name in ("skipped", "failed") if record[name]]
+    display.line(f"{', '.join([str(record['upscaled']) + ' done', *rest])} in {_duration(record['seconds'])}")
+
+
 def _skipped(display: Display, record: dict[str, Any]) -> None:
     display.line(f"[dim]{escape(record['source'])}: {escape(record['target'])} is there already[/dim]")
 
@@ -154,6 +160,8 @@ def _opened(display: Display, record: dict[str, Any]) -> None:
         f"{escape(record['dataset'])} x{record['scale']}, protocol {record['protocol']} ({record['description']}), "
         f"low resolution {escape(record['lr'])}"
     )
+    if record["note"]:
+        display.line(f"[yellow]{escape(record['note'])}[/yellow]")
     display.line(f"[bold]{'image':<28}{'PSNR':>8}{'SSIM':>9}{'bicubic':>10}{'SSIM':>9}{'seconds':>9}[/bold]")
 
 
@@ -170,6 +178,12 @@ def _measured(display: Display, record: dict[str, Any]) -> None:
 
 def _summary(display: Display, record: dict[str, Any]) -> None:
     display.line(f"[bold]{_scores('mean of ' + str(record['count']), record)}[/bold]")
+    for name, why in (
+        ("failed", "could not be read"),
+        ("undefined", "have no PSNR or SSIM and are left out of its mean"),
+    ):
+        if record[name]:
+            display.line(f"[yellow]{record[name]} images {why}[/yellow]")
 
 
 def _started(display: Display, record: dict[str, Any]) -> None:
@@ -178,7 +192,7 @@ def _started(display: Display, record: dict[str, Any]) -> None:
             "[yellow]no --data was given and DIV2K is not under the data root: training on the few packaged photos, "
             "which is only a trial of the command[/yellow]"
         )
-    skipped = f" ({record['skipped']} files could not be read)" if record["skipped"] else ""
+    skipped = f" ({record['skipped']} files left out: too small or not readable)" if record["skipped"] else ""
     display.line(
         f"training {record['model']} x{record['scale']}, {record['parameters']:,} parameters, on {record['photos']} "
         f"photos{skipped}, {record['device']}; everything goes to {escape(str(record['out']))}"
@@ -216,9 +230,11 @@ def _finished(display: Display, record: dict[str, Any]) -> None:
 
 
 def _model(display: Display, record: dict[str, Any]) -> None:
-    sizes = ", ".join(f"x{scale} {count:,}" for scale, count in record["parameters"].items())
+    sizes = (
+        ", ".join(f"x{scale} {count:,}" for scale, count in record["parameters"].items() if count) or "no parameters"
+    )
     where = [f"{place} x{', x'.join(map(str, record[place]))}" for place in ("packaged", "published") if record[place]]
-    display.line(f"[bold]{escape(record['name']):<16}[/bold] {sizes}  [dim]{'; '.join(where) or 'no weights'}[/dim]")
+    display.line(f"[bold]{escape(record['name']):<16}[/bold] {sizes}  [dim]{'; '.join(where)}[/dim]")
 
 
 _SHOWN: dict[str, Callable[[Display, dict[str, Any]], None]] = {
@@ -226,6 +242,7 @@ _SHOWN: dict[str, Callable[[Display, dict[str, Any]], None]] = {
     "using": _using,
     "upscaled": _upscaled,
     "skipped": _skipped,
+    "total": _total,
     "opened": _opened,
     "measured": _measured,
     "summary": _summary,

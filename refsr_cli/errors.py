@@ -2,12 +2,22 @@
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 
 class RefsrError(Exception):
     """Something named could not be done; the message is shown as it is. Exit code 1."""
 
     exit_code = 1
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The record of one file that could not be done, where others are."""
+
+    path: str
+    message: str
+    kind: str = "error"
 
 
 class BadFile(RefsrError):

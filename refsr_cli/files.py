@@ -1,8 +1,8 @@
 """Files and folders that are whole or not there."""
 
-import os
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from refsr_cli.errors import BadFile
@@ -10,6 +10,8 @@ from refsr_cli.errors import BadFile
 
 def make_folder(path: Path) -> None:
     """Makes `path` and the folders above it where they are missing. Raises BadFile."""
+    if path.is_file():
+        raise BadFile(f"{path} is a file, where a folder is needed")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -22,14 +24,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises BadFile for what the file system refuses: a full disk, a missing folder, no permission.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if path.exists() and not path.is_file():
+        raise BadFile(f"{path} is not a regular file, and is left as it is")
+    unfinished = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         yield unfinished
         unfinished.replace(path)
     except OSError as error:
         raise BadFile(f"{path} cannot be written: {error.strerror or error}") from None
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

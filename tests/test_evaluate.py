@@ -1,6 +1,7 @@
 """`refsr eval`: published figures, protocols, low-resolution folders, tables."""
 
 import csv
+import math
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from refsr_cli.config import EvaluateConfig
 from refsr_cli.data.benchmarks import BENCHMARKS, open_benchmark
-from refsr_cli.errors import BadData, UnknownName
+from refsr_cli.errors import BadData, BadSetting, Failed, UnknownName
 from refsr_cli.images import Picture, read_image, write_image
 from refsr_cli.metrics import PROTOCOLS
 from refsr_cli.packaged import packaged
@@ -58,8 +59,10 @@ def test_given_low_resolution_images_are_used(tmp_path):
     black = Picture(np.zeros_like(lr.pixels), None, "png", None, None, None)
     write_image(tmp_path / "flowerpotx4.png", black)  # as DIV2K names them
     assert summary_of(dataset=str(FLOWERPOT), model="bicubic", lr_dir=tmp_path).psnr < 15
-    with pytest.raises(BadData, match=r"no low-resolution image for flowerpot\.png"):
-        summary_of(dataset=str(FLOWERPOT), model="bicubic", lr_dir=tmp_path, scale=2)
+    for folder, problem in ((FLOWERPOT / "LR", "that is not scale 2"), (tmp_path, "has no low-resolution image for")):
+        config = EvaluateConfig(dataset=str(FLOWERPOT), model="bicubic", lr_dir=folder, scale=2, device="cpu")
+        (*_, failed) = evaluate(config)
+        assert isinstance(failed, Failed) and problem in failed.message
 
 
 def test_table_and_images_are_written(tmp_path):
@@ -76,6 +79,40 @@ def test_table_and_images_are_written(tmp_path):
     assert float(row["psnr"]) == measured.psnr
     truth = read_image(FLOWERPOT / "HR" / "flowerpot.png")
     assert read_image(tmp_path / "out" / "flowerpot_x4.png").pixels.shape == truth.pixels.shape
+
+
+def test_nothing_is_overwritten_unasked(tmp_path):
+    settings = {"dataset": str(FLOWERPOT), "model": "bicubic", "csv": tmp_path / "table.csv", "save": tmp_path}
+    (tmp_path / "flowerpot_x4.png").write_bytes(b"precious")
+    with pytest.raises(BadSetting, match="exists already"):
+        summary_of(**settings)
+    assert (tmp_path / "flowerpot_x4.png").read_bytes() == b"precious"
+    summary_of(**settings, overwrite=True)
+    assert (tmp_path / "table.csv").exists()
+
+
+def test_one_bad_image_does_not_stop_the_others(tmp_path):
+    good = read_image(FLOWERPOT / "HR" / "flowerpot.png")
+    for name, pixels in {"good.png": good.pixels[:64, :64], "tiny.png": good.pixels[:12, :12]}.items():
+        write_image(tmp_path / name, Picture(pixels, None, "png", None, None, None))
+    (tmp_path / "broken.png").write_bytes(b"")
+    records = list(evaluate(EvaluateConfig(dataset=str(tmp_path), model="bicubic", device="cpu")))
+    (failed,) = [record for record in records if isinstance(record, Failed)]
+    assert "broken.png" in failed.path
+    summary = records[-1]
+    assert isinstance(summary, Summary) and (summary.count, summary.failed, summary.undefined) == (2, 1, 1)
+    assert math.isfinite(summary.psnr) and math.isfinite(summary.ssim)
+
+
+def test_an_incomplete_set_is_said_so(tmp_path):
+    (tmp_path / "Set5").mkdir()
+    write_image(tmp_path / "Set5" / "a.png", read_image(FLOWERPOT / "HR" / "flowerpot.png"))
+    opened = next(
+        record
+        for record in evaluate(EvaluateConfig(dataset="Set5", data_root=tmp_path, model="bicubic"))
+        if isinstance(record, Opened)
+    )
+    assert opened.note == "Set5 has 5 images, and 1 were found"
 
 
 def test_the_protocol_is_named_with_the_score():

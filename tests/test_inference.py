@@ -10,13 +10,14 @@ from torch import Tensor
 from refsr_cli.errors import BadSetting, OutOfMemory, RefsrError
 from refsr_cli.images import Picture, read_image
 from refsr_cli.inference.device import pick_device, pick_precision
-from refsr_cli.inference.memory import bytes_per_pixel, tile_side
+from refsr_cli.inference.memory import bytes_per_pixel, is_out_of_memory, tile_side
 from refsr_cli.inference.runner import ensembled, orient, resized, restore, runner_for
 from refsr_cli.inference.tiling import Tile, run_tiles
 from refsr_cli.inference.upscaler import Upscaler, plan_passes
 from refsr_cli.layers.resample import upscale as upscale_bicubic
-from refsr_cli.models import SRModel, build
+from refsr_cli.models import MODELS, SRModel, build
 from refsr_cli.packaged import packaged
+from refsr_cli.weights.store import load_model
 
 CPU = torch.device("cpu")
 SMALL = {"features": 8, "blocks": 2}
@@ -187,6 +188,8 @@ def test_runner_pads_to_the_multiple_and_crops_back(height, width):
         (1, 4, []),
         (0.5, 4, []),
         (20, 4, [4, 4, 2]),
+        (16, 4, [4, 4]),
+        (2.5, 4, [4]),
     ],
 )
 def test_passes(factor, model_scale, passes):
@@ -247,9 +250,39 @@ def test_memory_of_the_published_measurement():
 
 
 def test_more_memory_gives_larger_tiles():
-    model = small_edsr(4)
-    sides = [tile_side(model, memory, halo=8) for memory in (1, 2**24, 2**26, 2**30)]
+    sides = [tile_side(8_000, 8, memory, CPU) for memory in (1, 2**24, 2**26, 2**30)]
     assert sides == sorted(sides) and sides[0] == 16 and sides[-1] > 4 * sides[1]
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "bicubic"])
+def test_tiles_chosen_unasked_do_not_compute_everything_again_and_again(name):
+    model = build(name, 4)
+    side = tile_side(bytes_per_pixel(model), model.receptive_field, None, CPU)
+    assert ((side + 2 * model.receptive_field) / side) ** 2 <= 4
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"), True),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("shape mismatch"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_what_counts_as_out_of_memory(error, expected):
+    assert is_out_of_memory(error) is expected
+
+
+def test_bf16_does_not_band_a_picture_of_16_bit():
+    """The last convolution is computed in full, else its 8 bits of mantissa would leave a few dozen values."""
+    ramp = np.linspace(20_000, 24_000, 64 * 64).reshape(64, 64, 1).astype(np.uint16).repeat(3, 2)
+    upscaler = Upscaler(load_model("edsr-baseline", 4).model, device="cpu", precision="bf16")
+    enlarged = upscaler(Picture(ramp, None, "png", None, None, None))
+    assert len(np.unique(enlarged.pixels[..., 1])) > 1000
 
 
 def test_devices_and_precisions():

@@ -71,7 +71,10 @@ def test_records_and_files(photos, small_val, tmp_path):
     assert steps[-1].remaining_seconds == 0
     assert [record.step for record in records if isinstance(record, Validation)] == [4, 6]
     assert isinstance(records[-1], Finished)
-    assert {path.name for path in out.iterdir()} == {"model.safetensors", "best.safetensors", "state.pt", "config.json"}
+    files = {"model.safetensors", "best.safetensors", "state.pt", "config.json", "log.jsonl"}
+    assert {path.name for path in out.iterdir()} == files
+    logged = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in logged if row["kind"] == "step"] == [1, 2, 3, 4, 5, 6]
     assert load_weights(out / "model.safetensors").model.scale == 2
     assert json.loads((out / "config.json").read_text())["patch"] == 12
 
@@ -156,16 +159,20 @@ def test_learning_rates():
 def test_starting_from_weights(photos, small_val, tmp_path):
     list(train(settings(photos, small_val, tmp_path / "first", steps=2)))
     first = tmp_path / "first" / "model.safetensors"
-    second = settings(photos, small_val, tmp_path / "second", init_from=first, steps=1, learning_rate=1e-12)
+    second = settings(photos, small_val, tmp_path / "second", init_from=str(first), steps=1, learning_rate=1e-12)
     list(train(second))
     wanted, found = (load_weights(path).model.state_dict() for path in (first, tmp_path / "second/model.safetensors"))
     assert all(torch.allclose(wanted[key], found[key], atol=1e-6) for key in wanted)
-    list(train(settings(photos, small_val, tmp_path / "third", init_from=first, scale=4, steps=1, learning_rate=1e-12)))
+    list(
+        train(
+            settings(photos, small_val, tmp_path / "third", init_from=str(first), scale=4, steps=1, learning_rate=1e-12)
+        )
+    )
     other = load_weights(tmp_path / "third/model.safetensors").model.state_dict()
     body = [key for key in wanted if not key.startswith("tail.")]
     assert all(torch.allclose(wanted[key], other[key], atol=1e-6) for key in body), "all but the tail is taken over"
-    with pytest.raises(BadSetting, match="not for model 'edsr'"):
-        list(train(settings(photos, small_val, tmp_path / "fourth", init_from=first, model="edsr")))
+    with pytest.raises(BadSetting, match="is another net"):
+        list(train(settings(photos, small_val, tmp_path / "fourth", init_from=str(first), model="edsr")))
 
 
 def test_what_is_refused(photos, small_val, tmp_path):
@@ -185,6 +192,51 @@ def test_what_is_refused(photos, small_val, tmp_path):
     (out / "state.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(BadData, match="cannot resume"):
         list(train(resumed(out, {})))
+
+
+def test_a_reader_who_leaves_loses_nothing(photos, small_val, tmp_path):
+    records = train(settings(photos, small_val, tmp_path / "run"))
+    next(record for record in records if isinstance(record, Step) and record.step == 2)
+    records.close()
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 2
+
+
+def test_resuming_takes_only_what_can_change(photos, small_val, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    monkeypatch.chdir(tmp_path)
+    list(train(settings(Path("photos"), Path("val"), Path("run"), steps=1)))
+    monkeypatch.chdir(photos)  # paths hold from anywhere
+    records = list(train(resumed(out, {"steps": 2, "precision": "bf16"})))
+    assert isinstance(records[-1], Finished) and records[-1].step == 2
+    with pytest.raises(BadSetting, match="leave out --seed"):
+        resumed(out, {"seed": 3})
+    (out / "config.json").write_text("[]")
+    with pytest.raises(BadSetting, match="cannot be resumed"):
+        resumed(out, {})
+
+
+def test_a_bad_validation_set_is_said_at_once(photos, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadData, match="holds no image"):
+        list(train(settings(photos, tmp_path / "empty", tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_exploded_do_not_replace_a_good_checkpoint(photos, small_val, tmp_path):
+    out = tmp_path / "run"
+    list(train(settings(photos, small_val, out, steps=2)))
+    with pytest.raises(RefsrError, match="--learning-rate"):
+        list(train(resumed(out, {"steps": 9, "learning_rate": 1e30, "checkpoint_minutes": 0.0, "log_every": 100})))
+    assert all(value.isfinite().all() for value in weights_of(out).values())
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_other_number_formats_train_too(photos, small_val, tmp_path, precision):
+    config = settings(
+        photos, small_val, tmp_path / "run", precision=precision, steps=30, learning_rate=1e-3, clip=1.0, warmup=3
+    )
+    losses = [record.loss for record in train(config) if isinstance(record, Step)]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
 def test_unreadable_photos_are_counted(photos, small_val, tmp_path):

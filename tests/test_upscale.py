@@ -1,5 +1,6 @@
 """`refsr upscale`: what is written where, what is kept, what is refused."""
 
+import os
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -9,10 +10,10 @@ import pytest
 from PIL import Image
 
 from refsr_cli.config import UpscaleConfig
-from refsr_cli.errors import BadSetting
+from refsr_cli.errors import BadFile, BadSetting, Failed
 from refsr_cli.images import Picture, read_image, write_image
 from refsr_cli.packaged import packaged
-from refsr_cli.tasks.upscale import Failed, Progress, Skipped, Upscaled, upscale
+from refsr_cli.tasks.upscale import Progress, Skipped, Total, Upscaled, upscale
 
 KODAK = packaged("examples/images") / "kodak"
 
@@ -28,10 +29,10 @@ def source(tmp_path) -> Path:
 
 
 def run(*inputs: object, **settings):
-    """Everything but progress."""
+    """What became of each file."""
     given = {"model": "bicubic", "device": "cpu", **settings}
     records = list(upscale(UpscaleConfig(inputs=tuple(map(str, inputs)), **given)))
-    return [record for record in records if record.kind != "using" and not isinstance(record, Progress)]
+    return [record for record in records if isinstance(record, Upscaled | Skipped | Failed)]
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -131,6 +132,37 @@ def test_two_inputs_for_one_output_are_refused(source, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_second_run_over_the_same_folder(source):
+    """The results of the first are among the inputs now."""
+    run(source)
+    with pytest.raises(BadSetting, match=r"in_x4\.png is an input and would be overwritten by the result of .*in\.png"):
+        run(source.parent / "*.png", format="png")
+    run(source.parent, output=source.parent / "large")
+    again = run(source.parent, output=source.parent / "large", recursive=True, skip_existing=True)
+    assert again and all(isinstance(record, Skipped) for record in again), "results are not taken for inputs"
+
+
+def test_the_total_of_several_files(source, tmp_path):
+    (source.parent / "broken.png").write_bytes(b"")
+    config = UpscaleConfig(inputs=(str(source.parent),), output=tmp_path / "out", model="bicubic", device="cpu")
+    total = list(upscale(config))[-1]
+    assert isinstance(total, Total) and (total.upscaled, total.skipped, total.failed) == (1, 0, 1)
+
+
+def test_special_files_are_left_alone(source, tmp_path):
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("no named pipes here")
+    os.mkfifo(tmp_path / "pipe.png")
+    (record,) = run(tmp_path / "pipe.png", output=tmp_path / "out.png")
+    assert isinstance(record, Failed) and "regular file" in record.message
+    (record,) = run(source, output=tmp_path / "pipe.png", overwrite=True)
+    assert isinstance(record, Failed) and (tmp_path / "pipe.png").is_fifo()
+    link = tmp_path / "link.png"
+    link.symlink_to(link)
+    with pytest.raises(BadFile):
+        run(source, output=link)
+
+
 def test_references_are_refused_plainly(source):
     with pytest.raises(BadSetting, match="reference models are not installed yet"):
         run(source, refs=("ref.png",))
@@ -180,7 +212,6 @@ def test_progress_adds_up_to_the_whole(source):
         {"scale": 2, "size": (10, 10)},
         {"size": (0, 10)},
         {"long_side": 0},
-        {"tile": 7},
         {"quality": 101},
         {"overwrite": True, "skip_existing": True},
         {"memory": 0},
@@ -189,6 +220,24 @@ def test_progress_adds_up_to_the_whole(source):
 def test_settings_that_make_no_sense(settings):
     with pytest.raises(BadSetting):
         UpscaleConfig(inputs=("in.png",), **settings)
+
+
+def test_a_tile_or_a_result_out_of_range(source):
+    with pytest.raises(BadSetting, match="--tile must be at least 16"):
+        run(source, tile=7)
+    (record,) = run(source, size=(100_000, 100_000))
+    assert isinstance(record, Failed) and "--allow-large" in record.message
+
+
+def test_what_cannot_be_written_is_said_before_computing(source, tmp_path):
+    (record,) = run(source, size=(20_000, 100), format="webp")
+    assert isinstance(record, Failed) and "16383" in record.message
+    with pytest.raises(BadSetting, match="contradict"):
+        run(source, output=tmp_path / "o.png", format="webp")
+    named = source.with_name("photo.jfif")
+    shutil.copy(source, named)
+    (record,) = run(named)
+    assert isinstance(record, Upscaled) and record.target.endswith("photo_x4.png")
 
 
 def test_an_unknown_format_or_model_names_the_nearest(source, tmp_path):

@@ -59,6 +59,10 @@ BENCHMARKS: dict[str, BenchmarkSpec] = {
 }
 
 
+_LARGEST_CROP = 24
+"""Fewer pixels than this may be missing at the end of a given low-resolution image: sets are cropped to multiples."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One image of a test set: `lr` as a file of 8 bit holds it, `hr` (1, 3, H, W) float in [0, 1], or (1, 1, H, W)
@@ -78,28 +82,41 @@ class Benchmark:
     protocol: str
     limit: int | None = None
     """Only the first so many images."""
+    full: int | None = None
+    """How many images the published set has."""
     lr_dir: Path | None = None
     """Folder of low-resolution images; they are made from the high-resolution ones when None."""
 
+    def paths(self) -> list[Path]:
+        """The high-resolution files in order of name. Raises BadData when there is none."""
+        return find_images(self.folder)[: self.limit]
+
+    def name_of(self, path: Path) -> str:
+        """The name of a file below the folder: `baby.png`, `more/bird.png`."""
+        return path.relative_to(self.folder).as_posix()
+
     def samples(self, scale: int) -> Iterator[Sample]:
-        """The images in order of name, cropped to multiples of `scale`. Raises BadData and BadImage."""
-        for path in find_images(self.folder)[: self.limit]:
-            picture = read_image(path)
-            hr = to_tensor(picture.pixels)[:, : picture.pixels.shape[2]]
-            if self.lr_dir:
-                lr = replace(read_image(_lr_file(self.lr_dir, path, scale)), alpha=None)
-                height, width = lr.height * scale, lr.width * scale
-                if height > hr.shape[2] or width > hr.shape[3]:
-                    raise BadData(f"the low-resolution image of {path.name} is too large for scale {scale}")
-                hr = hr[..., :height, :width]
-            else:
-                hr = modcrop(hr, scale)
-                if 0 in hr.shape:
-                    raise BadData(f"{path} is smaller than {scale} pixels")
-                small = np.empty((1, 1, hr.shape[1]), np.uint8)
-                pixels = to_pixels(degrade_bicubic(hr, scale), small)
-                lr = Picture(pixels, None, "png", None, None, None)
-            yield Sample(path.name, lr, hr)
+        """Every `sample`, in order of name."""
+        return (self.sample(path, scale) for path in self.paths())
+
+    def sample(self, path: Path, scale: int) -> Sample:
+        """One image, cropped to a multiple of `scale`. Raises BadData and BadImage."""
+        picture = read_image(path)
+        hr = to_tensor(picture.pixels)[:, : picture.pixels.shape[2]]
+        if self.lr_dir:
+            lr = replace(read_image(_lr_file(self.lr_dir, path, scale)), alpha=None)
+            height, width = lr.height * scale, lr.width * scale
+            if not (0 <= hr.shape[2] - height < _LARGEST_CROP and 0 <= hr.shape[3] - width < _LARGEST_CROP):
+                raise BadData(
+                    f"{path} is {hr.shape[3]}x{hr.shape[2]} and its low-resolution image {lr.width}x{lr.height}: "
+                    f"that is not scale {scale}"
+                )
+            return Sample(self.name_of(path), lr, hr[..., :height, :width])
+        hr = modcrop(hr, scale)
+        if 0 in hr.shape:
+            raise BadData(f"{path} is smaller than {scale} pixels")
+        pixels = to_pixels(degrade_bicubic(hr, scale), np.empty((1, 1, hr.shape[1]), np.uint8))
+        return Sample(self.name_of(path), Picture(pixels, None, "png", None, None, None), hr)
 
 
 def _lr_file(folder: Path, hr: Path, scale: int) -> Path:
@@ -129,14 +146,14 @@ def open_benchmark(
     given = Path(name)
     if given.is_dir():
         folder = given / "HR" if (given / "HR").is_dir() else given
-        return Benchmark(given.resolve().name, folder, protocol, limit, lr_dir)
+        return Benchmark(given.resolve().name, folder, protocol, limit, spec.count if spec else None, lr_dir)
     if spec is None or given.name != name:
         known = ", ".join(BENCHMARKS)
         raise BadData(f"{name} is neither a folder nor a known dataset ({known})")
     root = find_data_root(data_root)
     for below in spec.folders:
         if (root / below).is_dir():
-            return Benchmark(name, root / below, protocol, limit, lr_dir)
+            return Benchmark(name, root / below, protocol, limit, spec.count, lr_dir)
     raise BadData(
         f"{name} is not at {root / spec.folders[0]}; put its {spec.count} high-resolution images there "
         f"(from {spec.source}), or name their folder, or set --data-root or $REFSR_DATA"

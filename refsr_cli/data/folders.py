@@ -15,7 +15,10 @@ def find_images(folder: Path) -> list[Path]:
     """Every image below `folder`, in order of path. Raises BadData when there is none."""
     if not folder.is_dir():
         raise BadData(f"{folder} is not a folder")
-    found = sorted(path for path in folder.rglob("*") if is_image(path))
+    try:
+        found = sorted(path for path in folder.rglob("*") if is_image(path))
+    except OSError as error:
+        raise BadData(f"{folder} cannot be read: {error.strerror}") from None
     if not found:
         raise BadData(f"{folder} holds no image ({', '.join(FORMATS)})")
     return found

@@ -23,8 +23,11 @@ class _Block:
     def of(cls, images: list[Tensor], device: torch.device) -> "_Block":
         """From (3, H, W) uint8 images."""
         sizes = torch.tensor([image.numel() for image in images])
+        pixels = torch.empty(int(sizes.sum()), dtype=torch.uint8, device=device)
+        for part, image in zip(pixels.split(sizes.tolist()), images, strict=True):
+            part.copy_(image.reshape(-1))
         return cls(
-            pixels=torch.cat([image.reshape(-1) for image in images]).to(device),
+            pixels=pixels,
             start=(sizes.cumsum(0) - sizes).to(device),
             height=torch.tensor([image.shape[1] for image in images], device=device),
             width=torch.tensor([image.shape[2] for image in images], device=device),
@@ -69,7 +72,7 @@ class PhotoSet:
         self.count = len(hr_images)
         self.scale, self.patch = scale, patch
         self._hr, self._lr = _Block.of(hr_images, device), _Block.of(lr_images, device)
-        area = (self._lr.height * self._lr.width).double().cpu()
+        area = (self._lr.height * self._lr.width).cpu().double()
         self._share = area / area.sum()
 
     def _draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

@@ -135,6 +135,8 @@ def _read_file(path: Path) -> tuple[bytes, str]:
     try:
         if path.is_dir():
             raise BadImage("is a folder, not an image")
+        if path.exists() and not path.is_file():
+            raise BadImage("is not a regular file")
         with path.open("rb") as file:
             head = file.read(32)
             format = _format_of(head)
@@ -235,12 +237,7 @@ def write_image(path: Path, picture: Picture, *, format: str | None = None, qual
     name = _format_for(path, format)
     if quality is not None and not 1 <= quality <= 100:
         raise BadSetting(f"quality is 1 to 100, not {quality}")
-    longest = _LONGEST_SIDE.get(name)
-    if longest and max(picture.width, picture.height) > longest:
-        raise BadImage(
-            f"{path} cannot be written: {picture.width}x{picture.height} is more than the {longest} pixels a side of "
-            f"{name}; write png or tiff"
-        )
+    check_size(path, picture.width, picture.height, format=name)
     try:
         with replacing(_target(path)) as unfinished, unfinished.open("xb") as file:
             _encode(file, name, picture, quality)
@@ -260,6 +257,17 @@ def _target(path: Path) -> Path:
     if target.exists() and not target.is_file():
         raise BadImage("it is not a file")
     return target
+
+
+def check_size(path: Path, width: int, height: int, *, format: str | None = None) -> None:
+    """Raises BadImage where the format of `path` cannot hold so many pixels a side."""
+    name = _format_for(path, format)
+    longest = _LONGEST_SIDE.get(name)
+    if longest and max(width, height) > longest:
+        raise BadImage(
+            f"{path} cannot be written: {width}x{height} is more than the {longest} pixels a side of {name}; "
+            "write png or tiff"
+        )
 
 
 def _format_for(path: Path, format: str | None) -> str:

@@ -6,11 +6,11 @@ from refsr_cli.errors import BadSetting
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the first of CUDA, MPS and CPU that is there. Raises BadSetting for a device that is not."""
+    """`auto` is CUDA where it is there, else the CPU. Raises BadSetting for a device that cannot be used."""
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.partition(":")[0] not in ("cpu", "cuda", "mps"):
+        raise BadSetting(f"device is auto, cpu, cuda, cuda:N or mps, not '{name}'; try --device cpu")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -27,4 +27,7 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
         return known[name]
     if name != "auto":
         raise BadSetting(f"precision is auto, {', '.join(known)}, not '{name}'")
-    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    if device.type != "cuda":
+        return torch.float32
+    with torch.cuda.device(device):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32

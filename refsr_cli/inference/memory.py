@@ -5,6 +5,9 @@ from torch import Tensor, nn
 
 from refsr_cli.models import SRModel
 
+SMALLEST_TILE = 16
+"""Side in input pixels below which a tile is not worth its halo."""
+
 _PROBE = 16
 _KEPT = 1.25
 """Room for what stays alive across layers (the skip, the padded input) and for the allocator's rounding."""
@@ -38,10 +41,19 @@ def default_memory(device: torch.device) -> int:
     return 2**30
 
 
-def tile_side(model: SRModel, memory: int, halo: int) -> int:
-    """The side of the largest square tile, without its halo, whose computation stays within `memory` bytes.
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether `error` is a device's or the system's way of saying that memory ran out."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    signs = ("out of memory", "can't allocate memory", "not enough memory", "_alloc_failed")
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in signs)
 
-    At least 16 pixels, however small the budget is.
+
+def tile_side(pixel_bytes: float, halo: int, memory: int | None, device: torch.device) -> int:
+    """The side of a square tile, without its halo, whose computation takes about `memory` bytes.
+
+    It is at least SMALLEST_TILE. Where no memory is asked for it is at least twice the halo, so that a net that sees
+    far does not compute the same pixels again and again.
     """
-    side = int((memory / bytes_per_pixel(model)) ** 0.5) - 2 * halo
-    return max(16, side)
+    side = int(((memory or default_memory(device)) / pixel_bytes) ** 0.5) - 2 * halo
+    return max(SMALLEST_TILE if memory else 2 * halo, side, SMALLEST_TILE)

@@ -14,10 +14,8 @@ import torch
 
 from refsr_cli.errors import OutOfMemory, RefsrError
 from refsr_cli.images import Pixels, to_pixels, to_tensor
+from refsr_cli.inference.memory import SMALLEST_TILE, is_out_of_memory
 from refsr_cli.inference.runner import Runner
-
-SMALLEST = 16
-"""Side in low-resolution pixels below which a tile is not split any more."""
 
 
 @dataclass(frozen=True)
@@ -102,16 +100,13 @@ def run_tiles(
     return target
 
 
-def _smaller(side: int, part: Tile, error: RuntimeError | MemoryError) -> int:
-    """Half of the side of `part`, when `error` says that memory ran out; else raises."""
-    text = str(error).lower()
-    if not isinstance(error, MemoryError) and "out of memory" not in text and "can't allocate memory" not in text:
+def _smaller(side: int, part: Tile, error: Exception) -> int:
+    """Half of the side of `part`, when `error` says that memory ran out; else raises it."""
+    if not is_out_of_memory(error):
         raise error
     half = min(side, max(part.bottom - part.top, part.right - part.left)) // 2
-    if half < SMALLEST:
+    if half < SMALLEST_TILE:
         raise OutOfMemory(
             f"not enough memory even for a tile of {2 * half} pixels; close other programs or use a smaller --model"
         ) from None
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
     return half

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from refsr_cli.errors import BadSetting
-from refsr_cli.images import Picture, Pixels, bleed_color, to_pixels, to_tensor
+from refsr_cli.images import Picture, Pixels, bleed_color
 from refsr_cli.inference.device import pick_device, pick_precision
-from refsr_cli.inference.memory import default_memory, tile_side
+from refsr_cli.inference.memory import SMALLEST_TILE, bytes_per_pixel, tile_side
 from refsr_cli.inference.runner import RESIZE_HALO, ensembled, resized, runner_for
 from refsr_cli.inference.tiling import run_tiles
 from refsr_cli.layers.resample import resize
@@ -52,14 +52,17 @@ class Upscaler:
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
         self.self_ensemble = self.device.type == "cuda" if self_ensemble is None else self_ensemble
-        self.model = model.to(self.device).to(memory_format=torch.channels_last)
+        self.model = model.eval().to(self.device).to(memory_format=torch.channels_last)
+        if tile and tile < SMALLEST_TILE:
+            raise BadSetting(f"--tile must be at least {SMALLEST_TILE}, not {tile}")
         if tile and not model.tileable:
             raise BadSetting("this model cannot work in tiles; use --tile off")
-        self.tile, self.memory = tile, memory or default_memory(self.device)
+        self.tile, self.memory = tile, memory
+        self._pixel_bytes = bytes_per_pixel(self.model)
 
     def using(self, name: str, note: str | None = None) -> Using:
         """A record of the choices made; `name` is what the net is known as."""
-        precision = str(self.precision).removeprefix("torch.")
+        precision = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.precision]
         return Using(name, self.model.scale, str(self.device), precision, self.self_ensemble, note)
 
     def scale_up(self, pixels: Pixels, scale: int) -> Generator[int, None, Pixels]:
@@ -72,7 +75,7 @@ class Upscaler:
             run = ensembled(run)
         tile = self.tile
         if tile is None and self.model.tileable:
-            tile = tile_side(self.model, self.memory, halo)
+            tile = tile_side(self._pixel_bytes, halo, self.memory, self.device)
         return (yield from run_tiles(run, pixels, scale, tile=tile or None, halo=halo, device=self.device))
 
     def resize_to(self, pixels: Pixels, height: int, width: int) -> Generator[int, None, Pixels]:
@@ -115,11 +118,14 @@ class Upscaler:
 def plan_passes(factor: float, model_scale: int) -> list[int]:
     """The scales of successive passes of a net of `model_scale` whose product is at least `factor`.
 
-    Every pass but the last is at the net's own scale: 8 with a net for 4 is [4, 2]. Empty when `factor` is at most 1.
+    Every pass but the last is at the net's own scale: 8 with a net for 4 is [4, 2]. So is a single pass for a factor
+    that is not whole, since its result is shrunk anyway. Empty when `factor` is at most 1.
     """
-    passes = []
+    passes: list[int] = []
     while factor > 1 + 1e-9:
-        passes.append(min(model_scale, math.ceil(factor - 1e-9)))
+        needed = math.ceil(factor - 1e-9)
+        single = not passes and needed <= model_scale and needed - factor > 1e-9
+        passes.append(model_scale if single else min(model_scale, needed))
         factor /= passes[-1]
     return passes
 
@@ -130,6 +136,7 @@ def shrink(pixels: Pixels, height: int, width: int) -> Pixels:
         return pixels
     target = np.empty((height, width, pixels.shape[2]), pixels.dtype)
     for channel in range(pixels.shape[2]):
-        plane = pixels[..., channel : channel + 1]
-        target[..., channel : channel + 1] = to_pixels(resize(to_tensor(plane)[:, :1], height, width), plane)
+        plane = torch.from_numpy(pixels[..., channel].astype(np.float32))
+        resized_plane = resize(plane[None, None], height, width)
+        target[..., channel] = resized_plane[0, 0].clamp(0, np.iinfo(pixels.dtype).max).add(0.5).numpy()
     return target

@@ -24,7 +24,8 @@ def fold_tail(tail: nn.Module, features: int, scale: int) -> tuple[Tensor, Tenso
     impulses = parameter.new_zeros(features + 1, features, KERNEL, KERNEL)
     channel = torch.arange(features, device=parameter.device)
     impulses[channel, channel, middle, middle] = 1
-    responses = tail(impulses).to(parameter.dtype).unflatten(3, (KERNEL, scale)).unflatten(2, (KERNEL, scale))
+    with torch.autocast(parameter.device.type, enabled=False):  # differences of rounded numbers would be noise
+        responses = tail(impulses).to(parameter.dtype).unflatten(3, (KERNEL, scale)).unflatten(2, (KERNEL, scale))
     # responses: (features + 1, 3, KERNEL, scale, KERNEL, scale); the last image holds the answer to nothing
     bias = responses[-1, :, middle, :, middle, :].reshape(-1)
     kernels = responses[:-1] - responses[-1:]
@@ -33,5 +34,6 @@ def fold_tail(tail: nn.Module, features: int, scale: int) -> tuple[Tensor, Tenso
 
 
 def apply_folded(weight: Tensor, bias: Tensor, x: Tensor, scale: int) -> Tensor:
-    """(N, F, H, W) -> (N, 3, scale*H, scale*W) with the result of `fold_tail`."""
-    return F.pixel_shuffle(F.conv2d(x, weight, bias, padding=KERNEL // 2), scale)
+    """(N, F, H, W) -> (N, 3, scale*H, scale*W) with the result of `fold_tail`, in the number format of `weight`."""
+    with torch.autocast(x.device.type, enabled=False):
+        return F.pixel_shuffle(F.conv2d(x.to(weight.dtype), weight, bias, padding=KERNEL // 2), scale)

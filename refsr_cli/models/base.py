@@ -1,6 +1,6 @@
 """The contract every net keeps."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -22,6 +22,8 @@ class SRModel(nn.Module):
     tileable: ClassVar[bool] = True
     """Whether a tile with a halo of `receptive_field` equals the same part of the whole."""
 
+    config: Any
+    """The numbers of this net: the dataclass it was built from."""
     scale_specific: ClassVar[tuple[str, ...]] = ("tail.",)
     """Beginnings of the names of the weights that another scale cannot start from."""
     foldable: ClassVar[bool] = False

@@ -20,6 +20,7 @@ class Bicubic(SRModel):
 
     def __init__(self, config: BicubicConfig, scale: int) -> None:
         super().__init__(scale)
+        self.config = config
 
     @property
     def receptive_field(self) -> int:

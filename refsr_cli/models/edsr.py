@@ -38,7 +38,7 @@ class EDSR(SRModel):
 
     def __init__(self, config: EDSRConfig, scale: int) -> None:
         super().__init__(scale)
-        self.config = config
+        self.config: EDSRConfig = config
         self.head = conv(3, config.features)
         blocks = (ResBlock(config.features, res_scale=config.res_scale) for _ in range(config.blocks))
         self.body = nn.Sequential(*blocks, conv(config.features, config.features))
@@ -51,7 +51,7 @@ class EDSR(SRModel):
     def receptive_field(self) -> int:
         return math.ceil(2 + 2 * self.config.blocks + upsampler_radius(self.scale))
 
-    def features(self, lr: Tensor) -> Tensor:
+    def body_output(self, lr: Tensor) -> Tensor:
         """All but the upsampling tail.   (N, 3, H, W) -> (N, F, H, W)"""
         shallow: Tensor = self.head((lr - self.mean) * self.config.value_range)
         residual: Tensor = self.body(shallow)
@@ -63,8 +63,11 @@ class EDSR(SRModel):
         return shifted
 
     def forward(self, lr: Tensor) -> Tensor:
-        return self._unshift(self.tail(self.features(lr)))
+        upsample, reconstruct = self.tail
+        large = upsample(self.body_output(lr))
+        with torch.autocast(large.device.type, enabled=False):  # 8 bits of mantissa would band the picture
+            return self._unshift(reconstruct(large.to(reconstruct.weight.dtype)))
 
     def forward_folded(self, lr: Tensor) -> Tensor:
         weight, bias = fold_tail(self.tail, self.config.features, self.scale)
-        return self._unshift(apply_folded(weight, bias, self.features(lr), self.scale))
+        return self._unshift(apply_folded(weight, bias, self.body_output(lr), self.scale))

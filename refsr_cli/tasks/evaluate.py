@@ -2,14 +2,16 @@
 
 import csv
 import io
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import fmean
 
 from refsr_cli.config import EvaluateConfig
-from refsr_cli.data.benchmarks import open_benchmark
+from refsr_cli.data.benchmarks import Benchmark, open_benchmark
+from refsr_cli.errors import BadSetting, Failed, RefsrError
 from refsr_cli.files import make_folder, write_atomically
 from refsr_cli.images import to_tensor, write_image
 from refsr_cli.inference.upscaler import Upscaler, Using
@@ -28,6 +30,7 @@ class Opened:
     description: str
     lr: str
     """Where the low-resolution images come from."""
+    note: str | None
     kind: str = "opened"
 
 
@@ -50,25 +53,34 @@ class Summary:
 
     dataset: str
     count: int
+    failed: int
+    """Images that could not be read."""
     model: str
     scale: int
     protocol: str
     self_ensemble: bool
+    precision: str
+    lr: str
+    """Where the low-resolution images come from."""
     psnr: float
     ssim: float
     bicubic_psnr: float
     bicubic_ssim: float
+    undefined: int
+    """Images left out of a mean, since their PSNR or SSIM is not a number."""
     seconds: float
     kind: str = "summary"
 
 
 def evaluate(
     config: EvaluateConfig, on_download: Callable[[int, int | None], None] | None = None
-) -> Iterator[Using | Opened | Measured | Summary]:
+) -> Iterator[Using | Opened | Measured | Failed | Summary]:
     """Scores a net on every image of a dataset."""
     benchmark = open_benchmark(config.dataset, config.data_root, limit=config.limit, lr_dir=config.lr_dir)
     name = config.protocol or benchmark.protocol
     protocol = protocol_named(name)
+    paths = benchmark.paths()
+    targets = _targets(config, benchmark, paths)
     loaded = load_model(
         config.model,
         config.scale,
@@ -86,14 +98,21 @@ def evaluate(
         memory=config.memory,
     )
     bicubic = Upscaler(build("bicubic", config.scale), device="cpu", self_ensemble=False)
-    yield upscaler.using(loaded.name, loaded.metadata.get("note"))
+    using = upscaler.using(loaded.name, loaded.metadata.get("note"))
+    yield using
     lr = str(config.lr_dir) if config.lr_dir else "made with MATLAB's bicubic"
-    yield Opened(benchmark.name, config.scale, name, protocol.description, lr)
+    note = None
+    if benchmark.full and not config.limit and len(paths) != benchmark.full:
+        note = f"{benchmark.name} has {benchmark.full} images, and {len(paths)} were found"
+    yield Opened(benchmark.name, config.scale, name, protocol.description, lr, note)
 
-    if config.save:
-        make_folder(config.save)
     rows: list[Measured] = []
-    for sample in benchmark.samples(config.scale):
+    for path in paths:
+        try:
+            sample = benchmark.sample(path, config.scale)
+        except RefsrError as error:
+            yield Failed(str(path), str(error))
+            continue
         begin = time.perf_counter()
         sr = upscaler(sample.lr, config.scale)
         seconds = time.perf_counter() - begin
@@ -101,25 +120,56 @@ def evaluate(
             score(to_tensor(image.pixels), sample.hr, config.scale, protocol)
             for image in (sr, bicubic(sample.lr, config.scale))
         )
-        if config.save:
-            write_image(config.save / f"{Path(sample.name).stem}_x{config.scale}.png", sr)
         rows.append(Measured(sample.name, ours.psnr, ours.ssim, plain.psnr, plain.ssim, seconds))
         yield rows[-1]
+        if path in targets:
+            make_folder(targets[path].parent)
+            write_image(targets[path], sr)
+    if not rows:
+        return
     if config.csv:
         _write_csv(config.csv, rows)
     yield Summary(
         dataset=benchmark.name,
         count=len(rows),
+        failed=len(paths) - len(rows),
         model=loaded.name,
         scale=config.scale,
         protocol=name,
         self_ensemble=upscaler.self_ensemble,
-        psnr=fmean(row.psnr for row in rows),
-        ssim=fmean(row.ssim for row in rows),
-        bicubic_psnr=fmean(row.bicubic_psnr for row in rows),
-        bicubic_ssim=fmean(row.bicubic_ssim for row in rows),
+        precision=using.precision,
+        lr=lr,
+        psnr=_mean(row.psnr for row in rows),
+        ssim=_mean(row.ssim for row in rows),
+        bicubic_psnr=_mean(row.bicubic_psnr for row in rows),
+        bicubic_ssim=_mean(row.bicubic_ssim for row in rows),
+        undefined=sum(not math.isfinite(row.psnr + row.ssim) for row in rows),
         seconds=sum(row.seconds for row in rows),
     )
+
+
+def _targets(config: EvaluateConfig, benchmark: Benchmark, paths: list[Path]) -> dict[Path, Path]:
+    """Where each result goes. Raises BadSetting when anything is there already, unless it may be overwritten."""
+    targets: dict[Path, Path] = {}
+    if config.save:
+        for path in paths:
+            name = Path(benchmark.name_of(path))
+            targets[path] = config.save / name.with_name(f"{name.stem}_x{config.scale}.png")
+    if len(set(targets.values())) < len(targets):
+        raise BadSetting(f"two images of {benchmark.folder} differ only in their suffix; rename one to use --save")
+    there = [path for path in (*targets.values(), config.csv) if path and path.exists()]
+    if there and not config.overwrite:
+        raise BadSetting(f"{there[0]} exists already; give --overwrite, or another --save or --csv")
+    for folder in (config.save, config.csv.parent if config.csv else None):
+        if folder:
+            make_folder(folder)
+    return targets
+
+
+def _mean(values: Iterable[float]) -> float:
+    """The mean of those that are numbers: an image equal to its truth has no PSNR, a tiny one no SSIM."""
+    finite = [value for value in values if math.isfinite(value)]
+    return fmean(finite) if finite else math.nan
 
 
 def _write_csv(path: Path, rows: list[Measured]) -> None:

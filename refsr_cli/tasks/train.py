@@ -5,13 +5,13 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from statistics import fmean
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,18 +22,20 @@ from refsr_cli.config import TrainConfig
 from refsr_cli.data.benchmarks import Benchmark, find_training_photos, open_benchmark, trial_photos
 from refsr_cli.data.folders import find_images
 from refsr_cli.data.photos import PhotoSet
-from refsr_cli.errors import BadData, BadSetting, RefsrError
+from refsr_cli.errors import BadData, BadSetting, OutOfMemory, RefsrError
 from refsr_cli.files import make_folder, replacing, write_atomically
 from refsr_cli.images import read_rgb8, to_tensor
 from refsr_cli.inference.device import pick_device, pick_precision
+from refsr_cli.inference.memory import is_out_of_memory
 from refsr_cli.inference.upscaler import Upscaler
 from refsr_cli.metrics import PROTOCOLS, score
 from refsr_cli.models import SRModel, build
 from refsr_cli.weights.files import save_weights
-from refsr_cli.weights.formats import load_any
+from refsr_cli.weights.store import load_model
 
 STATE = "state.pt"
 """Name of the checkpoint in a run directory."""
+_INTERRUPTS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 PACE_STEPS = 10
 """Steps after which the time for all of them is foretold."""
 
@@ -90,6 +92,9 @@ class Validation:
     kind: str = "validation"
 
 
+Logged = TypeVar("Logged", Step, Validation)
+
+
 @dataclass(frozen=True)
 class Finished:
     """Where the trained weights lie."""
@@ -109,59 +114,90 @@ def train(config: TrainConfig) -> Iterator[Started | Pace | Step | Validation | 
     if not config.resume and (out / STATE).exists():
         raise BadSetting(f"{out} holds a training already; go on with --resume {out}, or give another --out")
     run = _Run(config, device, out)
+    benchmark = open_benchmark(config.val, config.data_root) if config.val else trial_photos()
+    next(benchmark.samples(config.scale))  # what is wrong with it is said now, not hours later
     data = config.data or find_training_photos(config.data_root)
     photos, skipped = _read_photos(data or trial_photos().folder, config, device)
-    benchmark = open_benchmark(config.val, config.data_root) if config.val else trial_photos()
     make_folder(out)
-    write_atomically(out / "config.json", json.dumps(asdict(config), indent=2, default=str).encode())
+    write_atomically(out / "config.json", _as_json(config).encode())
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
     yield Started(config.model, config.scale, photos.count, skipped, parameters, str(device), out, trial=data is None)
 
     begin = saved = time.monotonic()
     clock = _Clock()
     losses: list[Tensor] = []
-    with _interrupts_deferred() as interrupted:
-        for step in range(run.step + 1, config.steps + 1):
+    with _interrupts_deferred() as interrupted, _saved_when_closed(run):
+        while run.step < config.steps and not interrupted.is_set():
             losses.append(run.advance(photos))
-            clock.tick()
-            if clock.steps == PACE_STEPS and clock.first:
-                pace = clock.lap()
-                yield Pace(config.steps, pace, (config.steps - step) / pace)
-            if step % config.log_every == 0 or step == config.steps:
-                loss, pace = float(torch.stack(losses).mean()), clock.lap()
+            if clock.tick() == PACE_STEPS:
+                pace = clock.pace
+                yield Pace(config.steps, pace, (config.steps - run.step) / pace)
+            last = run.step == config.steps
+            due = time.monotonic() - saved > config.checkpoint_minutes * 60
+            if run.step % config.log_every == 0 or last or due or interrupted.is_set():
+                loss = float(torch.stack(losses).mean())
                 losses.clear()
                 if not math.isfinite(loss):
-                    raise RefsrError(f"the loss is {loss} at step {step}; lower --learning-rate or set --clip")
-                remaining = (config.steps - step) / pace
-                yield Step(step, config.steps, loss, learning_rate_at(step, config), pace, remaining)
-            if step % config.validate_every == 0 or step == config.steps:
-                with clock.stopped():
-                    yield run.validate(benchmark)
-            if interrupted.is_set():
-                break
-            if time.monotonic() - saved > config.checkpoint_minutes * 60:
+                    raise RefsrError(f"the loss is {loss} at step {run.step}; lower --learning-rate or set --clip")
+                pace = clock.lap()
+                remaining = (config.steps - run.step) / pace
+                yield run.log(Step(run.step, config.steps, loss, learning_rate_at(run.step, config), pace, remaining))
+            if due:
                 run.save()
                 saved = time.monotonic()
+            if (run.step % config.validate_every == 0 or last) and not interrupted.is_set():
+                run.save()
+                with clock.stopped():
+                    yield run.log(run.validate(benchmark))
         run.save()
     if interrupted.is_set():
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(f"step {run.step:,} is saved, go on with --resume {out}")
     yield Finished(run.step, out / "model.safetensors", out / "best.safetensors", time.monotonic() - begin)
 
 
+@contextmanager
+def _saved_when_closed(run: "_Run") -> Iterator[None]:
+    """Nobody reads on (the terminal is gone, the pipe is closed): what was learned is kept."""
+    try:
+        yield
+    except GeneratorExit:
+        run.save()
+        raise
+
+
+def _as_json(config: TrainConfig) -> str:
+    """The config for `resumed`, with paths that hold from any working directory."""
+    fields = asdict(config)
+    resolved = {name: str(value.resolve()) for name, value in fields.items() if isinstance(value, Path)}
+    if config.val and Path(config.val).exists():
+        resolved["val"] = str(Path(config.val).resolve())
+    return json.dumps({**fields, **resolved}, indent=2)
+
+
 class _Clock:
-    """Steps a second, lap by lap."""
+    """Steps a second, lap by lap. The first step, which warms up, does not count."""
 
     def __init__(self) -> None:
-        self.steps, self.first, self._pace, self._begin = 0, True, 0.0, time.monotonic()
+        self._steps, self._total, self._begin, self._pace = 0, 0, time.monotonic(), 0.0
 
-    def tick(self) -> None:
-        self.steps += 1
+    def tick(self) -> int:
+        """Counts a step; how many there were in all."""
+        self._total += 1
+        if self._total == 1:
+            self._begin = time.monotonic()
+        else:
+            self._steps += 1
+        return self._total
+
+    @property
+    def pace(self) -> float:
+        """Steps a second since the last lap."""
+        return self._steps / max(1e-9, time.monotonic() - self._begin) if self._steps else self._pace or 1.0
 
     def lap(self) -> float:
-        """The pace since the last lap."""
-        if self.steps:
-            self._pace = self.steps / (time.monotonic() - self._begin)
-        self.steps, self.first, self._begin = 0, False, time.monotonic()
+        """The pace since the last lap; begins a new one."""
+        self._pace = self.pace
+        self._steps, self._begin = 0, time.monotonic()
         return self._pace
 
     @contextmanager
@@ -190,7 +226,7 @@ class _Run:
         self.step, self.best = 0, -math.inf
         torch.manual_seed(config.seed)
         self.model = self._build().to(device).to(memory_format=torch.channels_last)
-        self.averaged = AveragedModel(self.model, avg_fn=self._average)
+        self.averaged = AveragedModel(self.model, multi_avg_fn=self._average)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=device.type == "cuda")
         self.generator = torch.Generator().manual_seed(config.seed)
         self.dtype = pick_precision(config.precision, device)
@@ -211,12 +247,27 @@ class _Run:
             _start_from(model, config)
         return model.train()
 
-    def _average(self, averaged: Tensor, current: Tensor, _: Tensor | int) -> Tensor:
+    def _average(self, averaged: Sequence[Tensor], current: Sequence[Tensor], _: Tensor | int) -> None:
         """The moving average's update, quicker in the first steps so that the untrained net is soon forgotten."""
-        return torch.lerp(current, averaged, min(self.config.ema, (1 + self.step) / (10 + self.step)))
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(list(averaged), list(current), 1 - decay)
+
+    def log(self, record: Logged) -> Logged:
+        """Appends the record to `log.jsonl` in the run directory."""
+        with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(record)) + "\n")
+        return record
 
     def advance(self, photos: PhotoSet) -> Tensor:
-        """One optimiser step; the loss, still on the device."""
+        """One optimiser step; the loss, still on the device. Raises OutOfMemory."""
+        try:
+            return self._advance(photos)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemory("not enough memory for a training step; lower --batch or --patch") from None
+
+    def _advance(self, photos: PhotoSet) -> Tensor:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(self.step, self.config)
         lr, hr = photos.batch(self.config.batch, self.generator, self.config.candidates)
@@ -255,7 +306,6 @@ class _Run:
         if is_best:
             self.best = psnr
             self._save_weights("best.safetensors")
-        self.smoothed.train()
         return Validation(self.step, benchmark.name, benchmark.protocol, psnr, ssim, is_best)
 
     def _save_weights(self, name: str) -> None:
@@ -285,26 +335,22 @@ class _Run:
             self.model.load_state_dict(state["model"])
             self.averaged.load_state_dict(state["averaged"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, KeyError, ValueError, EOFError, UnpicklingError):
+            if state["scaler"] and self.scaler.is_enabled():
+                self.scaler.load_state_dict(state["scaler"])
+            self.generator.set_state(state["generator"].cpu())
+            self.step, self.best = int(state["step"]), float(state["best"])
+        except (RuntimeError, LookupError, TypeError, AttributeError, ValueError, EOFError, UnpicklingError):
             raise BadData(f"cannot resume: {path} is damaged, or the checkpoint of another net") from None
-        self.scaler.load_state_dict(state["scaler"])
-        self.generator.set_state(state["generator"].cpu())
-        self.step, self.best = state["step"], state["best"]
 
 
 def _start_from(model: SRModel, config: TrainConfig) -> None:
     """Copies the weights of `--init-from`; from a net for another scale all but those that belong to its scale."""
-    assert config.init_from
-    source = load_any(config.init_from).model
-    left_out = () if source.scale == model.scale else model.scale_specific
-    weights = {name: value for name, value in source.state_dict().items() if not name.startswith(left_out)}
-    wanted = {name for name in model.state_dict() if not name.startswith(left_out)}
-    try:
-        model.load_state_dict(weights, strict=False)
-    except RuntimeError:
-        wanted = set()
-    if wanted != set(weights):
-        raise BadSetting(f"{config.init_from} is not for model '{config.model}': its layers differ")
+    source = load_model(None, None, config.init_from)
+    if source.model.config != model.config:
+        raise BadSetting(f"{config.init_from} is another net: {source.model.config}, not {model.config}")
+    left_out = () if source.model.scale == model.scale else model.scale_specific
+    weights = {name: value for name, value in source.model.state_dict().items() if not name.startswith(left_out)}
+    model.load_state_dict(weights, strict=not left_out)
 
 
 def _read_photos(folder: Path, config: TrainConfig, device: torch.device) -> tuple[PhotoSet, int]:
@@ -318,17 +364,27 @@ def _read_photos(folder: Path, config: TrainConfig, device: torch.device) -> tup
             continue
     if not decoded:
         raise BadData(f"{folder} holds no image that can be read")
-    return PhotoSet(decoded, config.scale, config.patch, device), len(paths) - len(decoded)
+    photos = PhotoSet(decoded, config.scale, config.patch, device)
+    return photos, len(paths) - photos.count
 
 
 @contextmanager
 def _interrupts_deferred() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM set the event instead of breaking a step in two; they can in the main thread only."""
+    """SIGINT, SIGTERM and SIGHUP set the event instead of breaking a step in two; a second one breaks off.
+
+    Only the main thread can hear them.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
-    previous = {number: signal.signal(number, lambda *_: event.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(*_: object) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    previous = {number: signal.signal(number, note) for number in _INTERRUPTS}
     try:
         yield event
     finally:

@@ -1,6 +1,7 @@
 """Image files in, larger image files out."""
 
 import glob
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,13 +9,15 @@ from pathlib import Path
 
 from refsr_cli.config import UpscaleConfig
 from refsr_cli.data.folders import is_image
-from refsr_cli.errors import BadImage, BadSetting, RefsrError, UnknownName
+from refsr_cli.errors import BadFile, BadImage, BadSetting, Failed, RefsrError, UnknownName
 from refsr_cli.files import make_folder
-from refsr_cli.images import FORMATS, Picture, read_image, write_image
+from refsr_cli.images import FORMATS, Picture, check_size, read_image, write_image
 from refsr_cli.inference.upscaler import Upscaler, Using
 from refsr_cli.weights.store import load_model
 
 DEFAULT_SCALE = 4
+LARGEST_RESULT = 2_000_000_000
+"""Pixels above which a result is made only when asked to: a slip of the finger may fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,14 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class Failed:
-    """One file that could not be done; the others are."""
+class Total:
+    """The end of a run over several files."""
 
-    path: str
-    message: str
-    kind: str = "error"
+    upscaled: int
+    skipped: int
+    failed: int
+    seconds: float
+    kind: str = "total"
 
 
 @dataclass(frozen=True)
@@ -66,20 +71,51 @@ class _Job:
 
 def upscale(
     config: UpscaleConfig, on_download: Callable[[int, int | None], None] | None = None
-) -> Iterator[Using | Progress | Upscaled | Skipped | Failed]:
+) -> Iterator[Using | Progress | Upscaled | Skipped | Failed | Total]:
     """Enlarges every input. What is wrong with the request is raised before anything is read; what is wrong with one
     file is yielded as Failed, and the rest are done."""
     if config.refs:
         raise BadSetting("reference models are not installed yet in this version; leave --ref out")
-    found, missing = _find_inputs(config)
-    jobs = _plan(found, config)
+    begin = time.perf_counter()
+    try:
+        found, missing = _find_inputs(config)
+        planned = _plan(found, config)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a link that leads to itself
+        raise BadFile(f"the inputs and outputs cannot be looked at: {error}") from None
     yield from missing
-    if not jobs:
-        return
-    wanted = None if config.weights else config.scale or DEFAULT_SCALE
+    jobs = [job for job in planned if not (config.skip_existing and _is_there(job.target))]
+    yield from (Skipped(str(job.source), str(job.target)) for job in planned if job not in jobs)
+    failed = len(missing)
+    if jobs:
+        upscaler, using = _open_upscaler(config, on_download)
+        yield using
+    for job in jobs:
+        try:
+            yield from _upscale_one(job, upscaler, config)
+        except (RefsrError, OSError) as error:
+            failed += 1
+            yield Failed(str(job.source), str(error))
+        except MemoryError:
+            failed += 1
+            yield Failed(str(job.source), f"not enough memory for the result of {job.source}; ask for a smaller size")
+    if len(planned) + len(missing) > 1:
+        done = len(jobs) - failed + len(missing)
+        yield Total(done, len(planned) - len(jobs), failed, time.perf_counter() - begin)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, say: writing will tell
+        return False
+
+
+def _open_upscaler(
+    config: UpscaleConfig, on_download: Callable[[int, int | None], None] | None
+) -> tuple[Upscaler, Using]:
     loaded = load_model(
         config.model,
-        wanted,
+        None if config.weights else config.scale or DEFAULT_SCALE,
         config.weights,
         on_progress=on_download,
         flavour=config.flavour,
@@ -93,15 +129,7 @@ def upscale(
         tile=config.tile,
         memory=config.memory,
     )
-    yield upscaler.using(loaded.name, loaded.metadata.get("note"))
-    for job in jobs:
-        if job.target.exists() and config.skip_existing:
-            yield Skipped(str(job.source), str(job.target))
-            continue
-        try:
-            yield from _upscale_one(job, upscaler, config)
-        except RefsrError as error:
-            yield Failed(str(job.source), str(error))
+    return upscaler, upscaler.using(loaded.name, loaded.metadata.get("note"))
 
 
 def _upscale_one(job: _Job, upscaler: Upscaler, config: UpscaleConfig) -> Iterator[Progress | Upscaled]:
@@ -110,6 +138,12 @@ def _upscale_one(job: _Job, upscaler: Upscaler, config: UpscaleConfig) -> Iterat
         raise BadImage(f"{job.target} exists already; give --overwrite, --skip-existing or another --output")
     picture = read_image(job.source, allow_large=config.allow_large)
     width, height = _target_size(picture, config)
+    if width * height > LARGEST_RESULT and not config.allow_large:
+        raise BadImage(f"{job.source} would become {width}x{height} pixels; if that is right, add --allow-large")
+    check_size(job.target, width, height)
+    make_folder(job.target.parent)
+    if not os.access(job.target.parent, os.W_OK):
+        raise BadFile(f"the folder {job.target.parent} cannot be written to; give another --output")
     total, done = upscaler.work(picture, height, width), 0
     steps = upscaler.enlarge(picture, height, width)
     yield Progress(str(job.source), done, total)
@@ -120,7 +154,6 @@ def _upscale_one(job: _Job, upscaler: Upscaler, config: UpscaleConfig) -> Iterat
             enlarged: Picture = end.value
             break
         yield Progress(str(job.source), done, total)
-    make_folder(job.target.parent)
     write_image(job.target, enlarged, quality=config.quality)
     yield Upscaled(str(job.source), str(job.target), width, height, time.perf_counter() - begin)
 
@@ -154,9 +187,12 @@ def _find_inputs(config: UpscaleConfig) -> tuple[list[_Input], list[Failed]]:
         if path.is_dir():
             files = sorted(path.rglob("*") if config.recursive else path.glob("*"))
             images = [_Input(file, file.relative_to(path), path) for file in files if is_image(file)]
+            if config.output and config.output.is_dir() and config.output.resolve() != path.resolve():
+                own = config.output.resolve()  # results of an earlier run
+                images = [image for image in images if own not in image.file.resolve().parents]
             hint = "" if config.recursive else "; --recursive looks into the folders in it too"
             problem = f"{name} is a folder without images{hint}"
-        elif path.exists():
+        elif path.exists() or path.is_symlink():
             images, problem = [_Input(path, Path(path.name), None)], ""
         else:
             matches = sorted(Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207 (a pattern may be absolute)
@@ -182,9 +218,16 @@ def _plan(found: list[_Input], config: UpscaleConfig) -> list[_Job]:
     for job in jobs:
         target = job.target.resolve()
         if target in taken:
-            raise BadSetting(f"{taken[target]} and {job.source} would both be written to {job.target}; use --output")
-        if target in sources and not config.overwrite:
-            raise BadSetting(f"{job.source} would be overwritten; give another --output, or --overwrite")
+            raise BadSetting(
+                f"{taken[target]} and {job.source} would both be written to {job.target}; do them one after the other, "
+                "into folders of their own"
+            )
+        if target in sources and not config.overwrite and not config.skip_existing:
+            whose = "its own result" if target == job.source.resolve() else f"the result of {job.source}"
+            raise BadSetting(
+                f"{job.target} is an input and would be overwritten by {whose}; "
+                "give another --output, --skip-existing or --overwrite"
+            )
         taken[target] = job.source
     return jobs
 
@@ -193,8 +236,12 @@ def _target(item: _Input, config: UpscaleConfig, names_file: bool) -> Path:
     if config.output and names_file:
         if config.output.suffix.lower() not in FORMATS:
             raise BadSetting(f"{config.output} cannot be written as {config.output.suffix}; use {', '.join(FORMATS)}")
+        if config.format and FORMATS[_suffix(config.format)] != FORMATS[config.output.suffix.lower()]:
+            raise BadSetting(f"--output {config.output} and --format {config.format} contradict each other")
         return config.output
     suffix = _suffix(config.format) if config.format else item.file.suffix
+    if suffix.lower() not in FORMATS:
+        suffix = ".png"  # what it is, is in the file; a named file may be called anything
     if config.output:
         return config.output / item.below.with_suffix(suffix)
     label = _label(config)

@@ -42,13 +42,12 @@ def save_weights(
     `dtype` (torch.float16) makes the file smaller; `load_weights` gives float32 again. Raises BadSetting for a model
     without parameters, and BadFile where the file system refuses.
     """
-    config: Any = getattr(model, "config", None)
-    if config is None:
-        raise BadSetting(f"model '{name}' has no weights to save")
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    if not tensors:
+        raise BadSetting(f"model '{name}' has no weights to save")
     if dtype:
         tensors = {key: value.to(dtype) if value.is_floating_point() else value for key, value in tensors.items()}
-    own = {"format": FORMAT, "model": name, "scale": str(model.scale), "config": json.dumps(asdict(config))}
+    own = {"format": FORMAT, "model": name, "scale": str(model.scale), "config": json.dumps(asdict(model.config))}
     lasting = {key: value for key, value in metadata.items() if key != "note"}
     write_atomically(path, save(tensors, {**lasting, **own}))
 
