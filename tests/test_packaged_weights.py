@@ -1,6 +1,7 @@
 """The weights that travel with refsr: whole, described, and worth having."""
 
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,10 @@ def test_a_packaged_file(record):
     assert len(content) == record.bytes <= LARGEST
     loaded = load_weights(FOLDER / record.file)
     assert (loaded.name, loaded.model.scale) == (record.model, record.scale)
-    assert record.card and "Licence" in (FOLDER / record.card).read_text("utf-8")
+    assert record.card
+    card = (FOLDER / record.card).read_text("utf-8")
+    assert all(f"## {section}" in card for section in ("Figures", "Data", "Training", "Licence"))
+    assert "refsr eval" in card and "refsr train" in card
 
 
 def test_nothing_is_left_over():
@@ -49,8 +53,10 @@ def test_better_than_bicubic_on_a_photo(record):
 
 
 def test_the_promised_quality(shared_data):
-    """The figures of the card, and that self-ensemble adds to them."""
+    """The figure of the card, and that self-ensemble adds to it."""
     record = next(record for record in ROWS if record.id == "edsr-baseline-x4")
     plain = summary_of(record, shared_data / "eval" / "Set5")
     assert plain.psnr >= 30.6
+    row = re.search(r"\| Set5 \| y \| ([\d.]+)", (FOLDER / str(record.card)).read_text("utf-8"))
+    assert row and float(row[1]) == pytest.approx(plain.psnr, abs=0.006)
     assert summary_of(record, shared_data / "eval" / "Set5", self_ensemble=True).psnr > plain.psnr
