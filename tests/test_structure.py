@@ -16,6 +16,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"tasks"},
+    {"training"},
     {"inference", "weights", "data", "metrics", "losses"},
     {"models", "images"},
     {"reference", "layers", "files"},
@@ -25,7 +26,7 @@ FLOORS = [
 
 LEAVES = {
     "console": {"cli"},
-    "config": {"cli", "tasks"},
+    "config": {"cli", "tasks", "training"},
     "packaged": {"cli", "tasks", "weights", "data"},
 }
 """Parts beside the floors, and who may import them; they themselves import nothing but errors."""

@@ -15,7 +15,8 @@ import torch
 from refsr_cli.config import TrainConfig, resumed
 from refsr_cli.data.benchmarks import trial_photos
 from refsr_cli.errors import BadData, BadSetting, RefsrError
-from refsr_cli.tasks.train import Finished, Started, Step, Validation, learning_rate_at, train
+from refsr_cli.tasks.train import Finished, Started, Step, Validation, train
+from refsr_cli.training.run import learning_rate_at
 from refsr_cli.weights.files import load_weights
 
 
