@@ -185,8 +185,14 @@ def upscale(
     long_side: Annotated[int | None, typer.Option(help="Longer side to reach, in pixels.")] = UpscaleConfig.long_side,
     refs: Annotated[
         list[str] | None,
-        typer.Option("--ref", help="Photos of the same scene to take detail from: not in this version yet."),
+        typer.Option(
+            "--ref", help="Photo of the same scene to take detail from: a file, a folder or a pattern; repeatable."
+        ),
     ] = None,
+    trust_map: Annotated[
+        Path | None,
+        typer.Option(help="File for a picture of where the references were used.", rich_help_panel=OUTPUT),
+    ] = UpscaleConfig.trust_map,
     model: Model = UpscaleConfig.model,
     weights: Weights = UpscaleConfig.weights,
     flavour: Flavour = UpscaleConfig.flavour,

@@ -57,6 +57,9 @@ class UpscaleConfig(NetConfig):
     long_side: int | None = None
     """Longer side to reach, keeping the shape."""
     refs: tuple[str, ...] = ()
+    """Photos of the same scene: files, folders, and patterns."""
+    trust_map: Path | None = None
+    """File for a picture of where the references were believed."""
     format: str | None = None
     """Format of the output; that of the input when None."""
     quality: int | None = None
@@ -75,6 +78,7 @@ class UpscaleConfig(NetConfig):
         _require(self.size is None or min(self.size) >= 1, "--size must be at least 1x1")
         _require(self.long_side is None or self.long_side >= 1, f"--long-side must be at least 1, not {self.long_side}")
         _require(self.quality is None or 1 <= self.quality <= 100, f"--quality is 1 to 100, not {self.quality}")
+        _require(bool(self.refs) or not self.trust_map, "--trust-map shows what references did; give --ref too")
         _require(not (self.skip_existing and self.overwrite), "give --skip-existing or --overwrite, not both")
 
 

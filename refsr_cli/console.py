@@ -144,6 +144,23 @@ def _upscaled(display: Display, record: dict[str, Any]) -> None:
         f"{escape(record['source'])} → [bold]{escape(record['target'])}[/bold] "
         f"{record['width']}x{record['height']} in {_duration(record['seconds'])}"
     )
+    if record["refs"]:
+        display.line(f"  {_uses(record['refs'])}")
+
+
+def _uses(refs: list[dict[str, Any]]) -> str:
+    """What the references did, in one line."""
+    told = []
+    for ref in sorted(refs, key=lambda ref: -ref["share"]):
+        name = escape(Path(ref["path"]).name)
+        used = f"used on {ref['share']:.0%} of the picture (mean trust {ref['trust']:.2f})"
+        told.append(f"{name} {used if ref['share'] >= 0.005 else 'not used'}")
+    rest = 1 - sum(ref["share"] for ref in refs)
+    return f"{', '.join(told)}; {rest:.0%} without reference"
+
+
+def _ref_skipped(display: Display, record: dict[str, Any]) -> None:
+    display.line(f"[yellow]reference left out: {escape(record['message'])}[/yellow]")
 
 
 def _total(display: Display, record: dict[str, Any]) -> None:
@@ -242,6 +259,7 @@ _SHOWN: dict[str, Callable[[Display, dict[str, Any]], None]] = {
     "using": _using,
     "upscaled": _upscaled,
     "skipped": _skipped,
+    "ref_skipped": _ref_skipped,
     "total": _total,
     "opened": _opened,
     "measured": _measured,

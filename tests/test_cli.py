@@ -100,7 +100,7 @@ def test_models_lists_every_net_with_its_parameters():
         (["upscale", "nowhere.png", "--size", "big"], 2, "1920x1080"),
         (["upscale", "nowhere.png", "--tile", "x"], 2, "auto, off or a number"),
         (["upscale", "nowhere.png", "--memory", "lots"], 2, "2GiB"),
-        (["upscale", "nowhere.png", "--ref", "ref.png"], 2, "reference models are not installed yet"),
+        (["upscale", "nowhere.png", "--trust-map", "trust.png"], 2, "give --ref too"),
         (["upscale"], 2, "inputs"),
         (["eval", "--dataset", "Set55"], 1, "known dataset"),
         (["train"], 2, "--model"),

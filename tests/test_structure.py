@@ -16,17 +16,18 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"tasks"},
-    {"training"},
+    {"training", "engine"},
     {"inference", "weights", "data", "metrics", "losses"},
     {"models", "images"},
-    {"reference", "layers", "files"},
+    {"reference"},
+    {"layers", "files"},
     {"errors"},
 ]
 """Each part of the package may import those of lower floors, and itself."""
 
 LEAVES = {
     "console": {"cli"},
-    "config": {"cli", "tasks", "training"},
+    "config": {"cli", "tasks", "training", "engine"},
     "packaged": {"cli", "tasks", "weights", "data"},
 }
 """Parts beside the floors, and who may import them; they themselves import nothing but errors."""

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import pytest
 from PIL import Image
 
 from refsr_cli.config import UpscaleConfig
-from refsr_cli.errors import BadFile, BadSetting, Failed
-from refsr_cli.images import Picture, read_image, write_image
+from refsr_cli.errors import BadData, BadFile, BadSetting, Failed
+from refsr_cli.images import Picture, read_image, to_tensor, write_image
+from refsr_cli.metrics import PROTOCOLS, score
 from refsr_cli.packaged import packaged
-from refsr_cli.tasks.upscale import Progress, Skipped, Total, Upscaled, upscale
+from refsr_cli.tasks.upscale import Progress, RefSkipped, Skipped, Total, Upscaled, upscale
 
 KODAK = packaged("examples/images") / "kodak"
 
@@ -32,7 +34,7 @@ def run(*inputs: object, **settings):
     """What became of each file."""
     given = {"model": "bicubic", "device": "cpu", **settings}
     records = list(upscale(UpscaleConfig(inputs=tuple(map(str, inputs)), **given)))
-    return [record for record in records if isinstance(record, Upscaled | Skipped | Failed)]
+    return [record for record in records if isinstance(record, Upscaled | Skipped | RefSkipped | Failed)]
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -163,9 +165,72 @@ def test_special_files_are_left_alone(source, tmp_path):
         run(source, output=link)
 
 
-def test_references_are_refused_plainly(source):
-    with pytest.raises(BadSetting, match="reference models are not installed yet"):
-        run(source, refs=("ref.png",))
+@pytest.fixture(scope="module")
+def pot() -> Path:
+    """A low-resolution photo, with two others of the same thing in `ref`."""
+    return packaged("examples/images") / "flowerpot"
+
+
+@pytest.fixture
+def part(pot, tmp_path) -> Path:
+    """A part of the photo, so that it does not take long."""
+    picture = read_image(pot / "LR/flowerpot.png")
+    path = tmp_path / "part.png"
+    write_image(path, replace(picture, pixels=picture.pixels[80:140, 50:110]))
+    return path
+
+
+def test_references_make_it_better_and_say_so(pot, part, tmp_path):
+    trust = tmp_path / "trust.png"
+    records = run(part, refs=(str(pot / "ref"),), output=tmp_path / "with.png", trust_map=trust)
+    (done,) = [record for record in records if isinstance(record, Upscaled)]
+    assert {Path(use.path).name for use in done.refs} == {path.name for path in (pot / "ref").iterdir()}
+    assert sum(use.share for use in done.refs) > 0.5
+    assert read_image(trust).pixels.shape == (240, 240, 1)
+    run(part, output=tmp_path / "without.png")
+    hr = to_tensor(read_image(pot / "HR/flowerpot.png").pixels)[..., 320:560, 200:440]
+    with_refs, without = (
+        score(to_tensor(read_image(tmp_path / f"{name}.png").pixels), hr, 4, PROTOCOLS["y"]).psnr
+        for name in ("with", "without")
+    )
+    assert with_refs > without + 2
+
+
+def test_references_of_every_kind(pot, part, tmp_path):
+    photo = read_image(next((pot / "ref").iterdir()))
+    rgb = photo.pixels[200:500, 100:420]
+    deep = rgb.astype(np.uint16) * 257
+    opaque = np.full(rgb.shape[:2], 255, np.uint8)
+    folder = tmp_path / "refs"
+    folder.mkdir()
+    blank = Picture(rgb, None, "png", None, None, None)
+    write_image(folder / "deep.png", replace(blank, pixels=deep))
+    write_image(folder / "grey.png", replace(blank, pixels=rgb[..., 1:2]))
+    write_image(folder / "alpha.png", replace(blank, alpha=opaque))
+    write_image(folder / "tiny.png", replace(blank, pixels=rgb[:1, :1]))
+    (folder / "broken.png").write_bytes((folder / "grey.png").read_bytes()[:100])
+    records = run(part, refs=(str(folder / "*.png"),), output=tmp_path / "out.png")
+    left_out = {Path(record.path).name for record in records if isinstance(record, RefSkipped)}
+    assert left_out == {"tiny.png", "broken.png"}
+    (done,) = [record for record in records if isinstance(record, Upscaled)]
+    used = {Path(use.path).name for use in done.refs}
+    assert used in ({"grey.png", "deep.png"}, {"grey.png", "alpha.png"}), "the deep and the opaque one show the same"
+
+
+def test_references_that_cannot_be_used(pot, part, source, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"")
+    with pytest.raises(BadData, match="no reference is left"):
+        run(part, refs=(str(broken),))
+    with pytest.raises(BadData, match="nowhere"):
+        run(part, refs=("nowhere.png",))
+    with pytest.raises(BadSetting, match="give --ref too"):
+        run(part, trust_map=tmp_path / "trust.png")
+    with pytest.raises(BadSetting, match="one file for 2 images"):
+        run(part, pot / "LR", refs=(str(pot / "ref"),), trust_map=tmp_path / "trust.png")
+    with pytest.raises(BadSetting, match="exists already"):
+        (tmp_path / "trust.png").write_bytes(b"")
+        run(part, refs=(str(pot / "ref"),), trust_map=tmp_path / "trust.png")
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 20), (20, 1)])

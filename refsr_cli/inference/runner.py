@@ -6,14 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refsr_cli.layers.resample import resize
 from refsr_cli.models import SRModel
 
 Runner = Callable[[Tensor], Tensor]
 """`(N, 3, H, W)` float in [0, 1] to `(N, 3, scale*H, scale*W)` float32, clamped to [0, 1]."""
-
-RESIZE_HALO = 4
-"""Input pixels that the antialiased kernel of `resized` can reach."""
 
 
 def runner_for(model: SRModel, precision: torch.dtype = torch.float32) -> Runner:
@@ -32,16 +28,6 @@ def runner_for(model: SRModel, precision: torch.dtype = torch.float32) -> Runner
         return sr[..., : height * model.scale, : width * model.scale].float().clamp(0, 1)
 
     return run
-
-
-def resized(run: Runner, scale: int) -> Runner:
-    """`run` at its own, larger scale, then shrunk with antialiasing to `scale` times the input."""
-
-    def run_and_shrink(lr: Tensor) -> Tensor:
-        height, width = lr.shape[-2:]
-        return resize(run(lr), height * scale, width * scale).clamp(0, 1)
-
-    return run_and_shrink
 
 
 def orient(x: Tensor, orientation: int) -> Tensor:

@@ -3,18 +3,23 @@
 import math
 from collections.abc import Generator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from refsr_cli.errors import BadSetting
-from refsr_cli.images import Picture, Pixels, bleed_color
+from refsr_cli.images import Picture, Pixels, bleed_color, to_tensor
 from refsr_cli.inference.device import pick_device, pick_precision
+from refsr_cli.inference.guided import GUIDED_HALO, SCALE, RefUse, guided, uses
 from refsr_cli.inference.memory import SMALLEST_TILE, bytes_per_pixel, tile_side
-from refsr_cli.inference.runner import RESIZE_HALO, ensembled, resized, runner_for
-from refsr_cli.inference.tiling import run_tiles
+from refsr_cli.inference.runner import ensembled, runner_for
+from refsr_cli.inference.tiling import RESIZE_HALO, everywhere, resized, run_tiles
 from refsr_cli.layers.resample import resize
 from refsr_cli.models import SRModel
+from refsr_cli.reference.bank import MOST_REFERENCES, RefBank, match_all
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,16 @@ class Using:
     self_ensemble: bool
     note: str | None
     kind: str = "using"
+
+
+@dataclass(frozen=True)
+class Enlarged:
+    """A picture made larger, and what references did for it."""
+
+    picture: Picture
+    trust: Pixels | None = None
+    """(H, W) uint8, 255 where a reference is fully believed; None without references."""
+    uses: tuple[RefUse, ...] = ()
 
 
 class Upscaler:
@@ -65,54 +80,83 @@ class Upscaler:
         precision = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.precision]
         return Using(name, self.model.scale, str(self.device), precision, self.self_ensemble, note)
 
-    def scale_up(self, pixels: Pixels, scale: int) -> Generator[int, None, Pixels]:
-        """One pass over (H, W, C) to (scale*H, scale*W, C), `scale` at most the net's own. Yields the number of input
-        pixels done since it last yielded."""
-        run, halo = runner_for(self.model, self.precision), self.model.receptive_field
+    def scale_up(
+        self, pixels: Pixels, scale: int, refs: RefBank | None = None
+    ) -> Generator[int, None, tuple[Pixels, Pixels | None, tuple[RefUse, ...]]]:
+        """One pass over (H, W, C) to (scale*H, scale*W, C), `scale` at most the net's own, with the trust map and the
+        uses of the references. Yields the number of input pixels done since it last yielded."""
+        net, halo = runner_for(self.model, self.precision), self.model.receptive_field
+        if self.self_ensemble:
+            net = ensembled(net)
+        run, match, chosen = everywhere(net), None, []
+        if refs:
+            lr = to_tensor(pixels)[0].to(self.device)
+            chosen = refs.chosen(lr)
+            match, images = yield from match_all(lr, chosen)
+            run, halo = guided(net, match, images), halo + GUIDED_HALO
         if scale != self.model.scale:
             run, halo = resized(run, scale), halo + RESIZE_HALO
-        if self.self_ensemble:
-            run = ensembled(run)
         tile = self.tile
         if tile is None and self.model.tileable:
             tile = tile_side(self._pixel_bytes, halo, self.memory, self.device)
-        return (yield from run_tiles(run, pixels, scale, tile=tile or None, halo=halo, device=self.device))
+        large, trust = yield from run_tiles(run, pixels, scale, tile=tile or None, halo=halo, device=self.device)
+        told = uses(chosen, match, trust, scale) if match and trust is not None else ()
+        return large, trust, told
 
-    def resize_to(self, pixels: Pixels, height: int, width: int) -> Generator[int, None, Pixels]:
-        """(H, W, C) to (height, width, C): passes of the net until it is large enough, then shrunk. Yields as
-        `scale_up` does."""
+    def resize_to(
+        self, pixels: Pixels, height: int, width: int, refs: RefBank | None = None
+    ) -> Generator[int, None, tuple[Pixels, Pixels | None, tuple[RefUse, ...]]]:
+        """(H, W, C) to (height, width, C): passes of the net until it is large enough, then shrunk. References help
+        the first pass. Yields and gives as `scale_up` does."""
         factor = max(height / pixels.shape[0], width / pixels.shape[1])
-        for scale in plan_passes(factor, self.model.scale):
-            pixels = yield from self.scale_up(pixels, scale)
-        return shrink(pixels, height, width)
+        trust: Pixels | None = None
+        told: tuple[RefUse, ...] = ()
+        for number, scale in enumerate(plan_passes(factor, self.model.scale)):
+            if number == 0:
+                pixels, trust, told = yield from self.scale_up(pixels, scale, refs)
+            else:
+                pixels, _, _ = yield from self.scale_up(pixels, scale)
+        fitted = None if trust is None else shrink(trust[..., None], height, width)[..., 0]
+        return shrink(pixels, height, width), fitted, told
 
-    def enlarge(self, picture: Picture, height: int, width: int) -> Generator[int, None, Picture]:
+    def enlarge(
+        self, picture: Picture, height: int, width: int, refs: RefBank | None = None
+    ) -> Generator[int, None, Enlarged]:
         """The picture at another size, alpha with the same net; all else of it kept. Yields as `scale_up` does, in
-        all `work(picture, height, width)`."""
-        if picture.alpha is None:
-            return replace(picture, pixels=(yield from self.resize_to(picture.pixels, height, width)))
-        pixels = yield from self.resize_to(bleed_color(picture).pixels, height, width)
-        alpha = yield from self.resize_to(picture.alpha[..., None], height, width)
-        return replace(picture, pixels=pixels, alpha=alpha[..., 0])
+        all `work(picture, height, width, refs)`. Raises BadSetting when references cannot help this net."""
+        if refs and self.model.scale != SCALE:
+            raise BadSetting(f"references need a net for scale {SCALE}, and this one is for {self.model.scale}")
+        colors = picture if picture.alpha is None else bleed_color(picture)
+        pixels, trust, told = yield from self.resize_to(colors.pixels, height, width, refs)
+        large = replace(picture, pixels=pixels)
+        if picture.alpha is not None:
+            alpha, _, _ = yield from self.resize_to(picture.alpha[..., None], height, width)
+            large = replace(large, alpha=alpha[..., 0])
+        return Enlarged(large, trust, told)
 
-    def work(self, picture: Picture, height: int, width: int) -> int:
-        """How many input pixels all passes of `enlarge` have together."""
+    def work(self, picture: Picture, height: int, width: int, refs: RefBank | None = None) -> int:
+        """How many input pixels all passes of `enlarge` have together, matching counted as a pass."""
         area, total = picture.height * picture.width, 0
         for scale in plan_passes(max(height / picture.height, width / picture.width), self.model.scale):
             total += area
             area *= scale**2
-        return total if picture.alpha is None else 2 * total
+        passes = total if picture.alpha is None else 2 * total
+        return passes + (min(len(refs), MOST_REFERENCES) * picture.height * picture.width if refs and total else 0)
 
-    def __call__(self, picture: Picture, scale: int | None = None) -> Picture:
+    def __call__(self, picture: Picture, scale: int | None = None, refs: RefBank | None = None) -> Picture:
         """`enlarge` by a whole factor (None: the net's scale), in one call."""
         scale = scale or self.model.scale
-        steps = self.enlarge(picture, picture.height * scale, picture.width * scale)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                enlarged: Picture = end.value
-                return enlarged
+        return finished(self.enlarge(picture, picture.height * scale, picture.width * scale, refs)).picture
+
+
+def finished(steps: Generator[int, None, Result]) -> Result:
+    """What a generator gives in the end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
 
 
 def plan_passes(factor: float, model_scale: int) -> list[int]:

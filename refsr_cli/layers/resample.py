@@ -13,7 +13,7 @@ _SUPPORT = 4
 """Pixels mirrored beyond the border, at the lower of the two resolutions; the kernel reaches 2."""
 
 
-def _mirror(x: Tensor, pad: int) -> Tensor:
+def mirror(x: Tensor, pad: int) -> Tensor:
     """`x` with `pad` mirrored pixels (c b a | a b c) on every side, however small the image."""
     for dim in (-2, -1):
         size = x.shape[dim]
@@ -32,13 +32,13 @@ def resize(x: Tensor, height: int, width: int) -> Tensor:
 def downscale(x: Tensor, scale: int) -> Tensor:
     """(N, C, scale*h, scale*w) float to (N, C, h, w), equal to MATLAB's `imresize(x, 1/scale)`; not clamped."""
     height, width = x.shape[-2] // scale, x.shape[-1] // scale
-    small = resize(_mirror(x, _SUPPORT * scale), height + 2 * _SUPPORT, width + 2 * _SUPPORT)
+    small = resize(mirror(x, _SUPPORT * scale), height + 2 * _SUPPORT, width + 2 * _SUPPORT)
     return small[..., _SUPPORT:-_SUPPORT, _SUPPORT:-_SUPPORT]
 
 
 def upscale(x: Tensor, scale: int) -> Tensor:
     """(N, C, H, W) float to (N, C, scale*H, scale*W), equal to MATLAB's `imresize(x, scale)`; not clamped."""
-    padded = _mirror(x, _SUPPORT)
+    padded = mirror(x, _SUPPORT)
     large = resize(padded, padded.shape[-2] * scale, padded.shape[-1] * scale)
     crop = _SUPPORT * scale
     return large[..., crop:-crop, crop:-crop]

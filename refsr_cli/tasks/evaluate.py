@@ -11,13 +11,13 @@ from statistics import fmean
 
 from refsr_cli.config import EvaluateConfig
 from refsr_cli.data.benchmarks import Benchmark, open_benchmark
+from refsr_cli.engine import open_upscaler
 from refsr_cli.errors import BadSetting, Failed, RefsrError
 from refsr_cli.files import make_folder, write_atomically
 from refsr_cli.images import to_tensor, write_image
 from refsr_cli.inference.upscaler import Upscaler, Using
 from refsr_cli.metrics import protocol_named, score
 from refsr_cli.models import build
-from refsr_cli.weights.store import load_model
 
 
 @dataclass(frozen=True)
@@ -81,24 +81,8 @@ def evaluate(
     protocol = protocol_named(name)
     paths = benchmark.paths()
     targets = _targets(config, benchmark, paths)
-    loaded = load_model(
-        config.model,
-        config.scale,
-        config.weights,
-        on_progress=on_download,
-        flavour=config.flavour,
-        res_scale=config.res_scale,
-    )
-    upscaler = Upscaler(
-        loaded.model,
-        device=config.device,
-        precision=config.precision,
-        self_ensemble=config.self_ensemble,
-        tile=config.tile,
-        memory=config.memory,
-    )
+    upscaler, using = open_upscaler(config, config.scale, on_download)
     bicubic = Upscaler(build("bicubic", config.scale), device="cpu", self_ensemble=False)
-    using = upscaler.using(loaded.name, loaded.metadata.get("note"))
     yield using
     lr = str(config.lr_dir) if config.lr_dir else "made with MATLAB's bicubic"
     note = None
@@ -133,7 +117,7 @@ def evaluate(
         dataset=benchmark.name,
         count=len(rows),
         failed=len(paths) - len(rows),
-        model=loaded.name,
+        model=using.model,
         scale=config.scale,
         protocol=name,
         self_ensemble=upscaler.self_ensemble,

@@ -3,17 +3,21 @@
 import glob
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from refsr_cli.config import UpscaleConfig
 from refsr_cli.data.folders import is_image
-from refsr_cli.errors import BadFile, BadImage, BadSetting, Failed, RefsrError, UnknownName
+from refsr_cli.data.references import open_references
+from refsr_cli.engine import open_upscaler
+from refsr_cli.errors import BadData, BadFile, BadImage, BadSetting, Failed, RefsrError, UnknownName
 from refsr_cli.files import make_folder
 from refsr_cli.images import FORMATS, Picture, check_size, read_image, write_image
-from refsr_cli.inference.upscaler import Upscaler, Using
-from refsr_cli.weights.store import load_model
+from refsr_cli.inference.guided import SCALE as GUIDED_SCALE
+from refsr_cli.inference.guided import RefUse
+from refsr_cli.inference.upscaler import Enlarged, Upscaler, Using
+from refsr_cli.reference.bank import RefBank
 
 DEFAULT_SCALE = 4
 LARGEST_RESULT = 2_000_000_000
@@ -39,8 +43,17 @@ class Upscaled:
     width: int
     height: int
     seconds: float
-    refs: tuple[object, ...] = ()
+    refs: tuple[RefUse, ...] = ()
     kind: str = "upscaled"
+
+
+@dataclass(frozen=True)
+class RefSkipped:
+    """A reference that cannot be used; the others are."""
+
+    path: str
+    message: str
+    kind: str = "ref_skipped"
 
 
 @dataclass(frozen=True)
@@ -71,11 +84,9 @@ class _Job:
 
 def upscale(
     config: UpscaleConfig, on_download: Callable[[int, int | None], None] | None = None
-) -> Iterator[Using | Progress | Upscaled | Skipped | Failed | Total]:
+) -> Iterator[Using | Progress | Upscaled | Skipped | RefSkipped | Failed | Total]:
     """Enlarges every input. What is wrong with the request is raised before anything is read; what is wrong with one
     file is yielded as Failed, and the rest are done."""
-    if config.refs:
-        raise BadSetting("reference models are not installed yet in this version; leave --ref out")
     begin = time.perf_counter()
     try:
         found, missing = _find_inputs(config)
@@ -87,11 +98,13 @@ def upscale(
     yield from (Skipped(str(job.source), str(job.target)) for job in planned if job not in jobs)
     failed = len(missing)
     if jobs:
-        upscaler, using = _open_upscaler(config, on_download)
+        refs = yield from _open_bank(config.refs)
+        scale = GUIDED_SCALE if refs else config.scale or DEFAULT_SCALE
+        upscaler, using = open_upscaler(config, None if config.weights else scale, on_download)
         yield using
     for job in jobs:
         try:
-            yield from _upscale_one(job, upscaler, config)
+            yield from _upscale_one(job, upscaler, refs, config)
         except (RefsrError, OSError) as error:
             failed += 1
             yield Failed(str(job.source), str(error))
@@ -110,29 +123,24 @@ def _is_there(path: Path) -> bool:
         return False
 
 
-def _open_upscaler(
-    config: UpscaleConfig, on_download: Callable[[int, int | None], None] | None
-) -> tuple[Upscaler, Using]:
-    loaded = load_model(
-        config.model,
-        None if config.weights else config.scale or DEFAULT_SCALE,
-        config.weights,
-        on_progress=on_download,
-        flavour=config.flavour,
-        res_scale=config.res_scale,
-    )
-    upscaler = Upscaler(
-        loaded.model,
-        device=config.device,
-        precision=config.precision,
-        self_ensemble=config.self_ensemble,
-        tile=config.tile,
-        memory=config.memory,
-    )
-    return upscaler, upscaler.using(loaded.name, loaded.metadata.get("note"))
+def _open_bank(names: tuple[str, ...]) -> Generator[RefSkipped, None, RefBank | None]:
+    """The references that can be used, of those named. Raises BadData when none is left."""
+    if not names:
+        return None
+    references = []
+    for opened in open_references(names):
+        if isinstance(opened, Failed):
+            yield RefSkipped(opened.path, opened.message)
+        else:
+            references.append(opened)
+    if not references:
+        raise BadData(f"no reference is left of --ref {' --ref '.join(names)}; name at least one that can be read")
+    return RefBank(references)
 
 
-def _upscale_one(job: _Job, upscaler: Upscaler, config: UpscaleConfig) -> Iterator[Progress | Upscaled]:
+def _upscale_one(
+    job: _Job, upscaler: Upscaler, refs: RefBank | None, config: UpscaleConfig
+) -> Iterator[Progress | Upscaled]:
     begin = time.perf_counter()
     if job.target.exists() and not config.overwrite:
         raise BadImage(f"{job.target} exists already; give --overwrite, --skip-existing or another --output")
@@ -144,18 +152,20 @@ def _upscale_one(job: _Job, upscaler: Upscaler, config: UpscaleConfig) -> Iterat
     make_folder(job.target.parent)
     if not os.access(job.target.parent, os.W_OK):
         raise BadFile(f"the folder {job.target.parent} cannot be written to; give another --output")
-    total, done = upscaler.work(picture, height, width), 0
-    steps = upscaler.enlarge(picture, height, width)
+    total, done = upscaler.work(picture, height, width, refs), 0
+    steps = upscaler.enlarge(picture, height, width, refs)
     yield Progress(str(job.source), done, total)
     while True:
         try:
             done += next(steps)
         except StopIteration as end:
-            enlarged: Picture = end.value
+            enlarged: Enlarged = end.value
             break
         yield Progress(str(job.source), done, total)
-    write_image(job.target, enlarged, quality=config.quality)
-    yield Upscaled(str(job.source), str(job.target), width, height, time.perf_counter() - begin)
+    write_image(job.target, enlarged.picture, quality=config.quality)
+    if config.trust_map and enlarged.trust is not None:
+        write_image(config.trust_map, Picture(enlarged.trust[..., None], None, "png", None, None, None))
+    yield Upscaled(str(job.source), str(job.target), width, height, time.perf_counter() - begin, enlarged.uses)
 
 
 def _target_size(picture: Picture, config: UpscaleConfig) -> tuple[int, int]:
@@ -207,6 +217,12 @@ def _find_inputs(config: UpscaleConfig) -> tuple[list[_Input], list[Failed]]:
 
 def _plan(found: list[_Input], config: UpscaleConfig) -> list[_Job]:
     """What is to be written where. Raises BadSetting when two outputs are one, or an output is an input."""
+    if config.trust_map:
+        if len(found) > 1:
+            raise BadSetting(f"--trust-map {config.trust_map} names one file for {len(found)} images")
+        if config.trust_map.exists() and not config.overwrite:
+            raise BadSetting(f"{config.trust_map} exists already; give --overwrite, or another --trust-map")
+        check_size(config.trust_map, 1, 1)
     names_file = config.output is not None and bool(config.output.suffix) and not config.output.is_dir()
     if names_file and (len(found) > 1 or any(item.folder for item in found)):
         if config.output and config.output.suffix.lower() in FORMATS:

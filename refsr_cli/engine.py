@@ -1,0 +1,33 @@
+"""The net that a command asks for, found, loaded and made ready to run."""
+
+from collections.abc import Callable
+
+from refsr_cli.config import NetConfig
+from refsr_cli.inference.upscaler import Upscaler, Using
+from refsr_cli.weights.store import load_model
+
+
+def open_upscaler(
+    config: NetConfig, scale: int | None, on_download: Callable[[int, int | None], None] | None = None
+) -> tuple[Upscaler, Using]:
+    """An upscaler for `scale` (None: whatever the weights are for), and the record of what it uses.
+
+    Raises what `load_model` and `Upscaler` raise.
+    """
+    loaded = load_model(
+        config.model,
+        scale,
+        config.weights,
+        on_progress=on_download,
+        flavour=config.flavour,
+        res_scale=config.res_scale,
+    )
+    upscaler = Upscaler(
+        loaded.model,
+        device=config.device,
+        precision=config.precision,
+        self_ensemble=config.self_ensemble,
+        tile=config.tile,
+        memory=config.memory,
+    )
+    return upscaler, upscaler.using(loaded.name, loaded.metadata.get("note"))

@@ -1,0 +1,67 @@
+"""Any single-image net for scale 4, helped by references."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from refsr_cli.images import Pixels
+from refsr_cli.inference.runner import Runner
+from refsr_cli.inference.tiling import Tile, TileRunner
+from refsr_cli.layers.resample import downscale
+from refsr_cli.reference.bank import Reference
+from refsr_cli.reference.descriptors import CELL
+from refsr_cli.reference.match import Match
+from refsr_cli.reference.transfer import VOTES_RADIUS, warp
+from refsr_cli.reference.trust import TRUST_RADIUS, add_detail, gate
+
+SCALE = CELL
+"""The scale of the nets that references can help."""
+GUIDED_HALO = VOTES_RADIUS + TRUST_RADIUS
+"""Low-resolution pixels that guidance sees beyond what the net itself sees."""
+_USED = 26
+"""Trust, in 0..255, above which a reference counts as used."""
+
+
+@dataclass(frozen=True)
+class RefUse:
+    """What one reference did for a picture."""
+
+    path: str
+    share: float
+    """Part of the picture, in [0, 1], where it was used."""
+    trust: float
+    """Mean trust there."""
+
+
+def guided(run: Runner, match: Match, images: Sequence[Tensor]) -> TileRunner:
+    """`run` and what it misses on the references: the net enlarges the references, warped to the picture and shrunk,
+    too, and the difference to what they were is the detail it cannot know. Its answers have the trust as fourth
+    channel.
+
+    `match` is of the whole picture, `images` are (3, H, W) uint8, numbered as in it.
+    """
+
+    @torch.inference_mode()
+    def run_tile(lr: Tensor, tile: Tile) -> Tensor:
+        base = run(lr)
+        guide = warp(match.crop(tile.top, tile.left, tile.bottom, tile.right), images)
+        shown = guide[:, :3]
+        detail = shown - run(downscale(shown, CELL).clamp(0, 1))
+        sr, trust = add_detail(base, detail, gate(detail, guide), lr)
+        return torch.cat([sr, trust], 1)
+
+    return run_tile
+
+
+def uses(references: Sequence[Reference], match: Match, trust: Pixels, scale: int) -> tuple[RefUse, ...]:
+    """How much of the picture each reference helped; `trust` (scale*h, scale*w) in 0..255, `match` of h x w cells."""
+    height, width = match.score.shape
+    cells = torch.from_numpy(trust).view(height, scale, width, scale).float().mean((1, 3))
+    shares = []
+    for number, reference in enumerate(references):
+        used = (match.ref_id.cpu() == number) & (cells >= _USED)
+        mean = float(cells[used].mean()) / 255 if used.any() else 0.0
+        shares.append(RefUse(reference.name, float(used.float().mean()), mean))
+    return tuple(shares)

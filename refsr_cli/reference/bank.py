@@ -1,0 +1,92 @@
+"""References of any size and number, and the match of a picture with all of them together."""
+
+import hashlib
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from refsr_cli.layers.resample import resize
+from refsr_cli.reference.match import Match
+from refsr_cli.reference.matching import likeness, match_reference
+
+MOST_REFERENCES = 8
+"""References matched in full; of more than these the likest are taken."""
+SMALLEST_SIDE = 16
+"""Pixels a side below which a reference has nothing to show."""
+_THUMBNAIL_PIXELS = 256 * 256
+_KEPT_BYTES = 2**28
+_SMOOTH = 9
+"""Cells, a side, over which scores are averaged before one reference is preferred to another."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One reference image, which is decoded when it is asked for."""
+
+    name: str
+    load: Callable[[], Tensor]
+    """Gives (3, H, W) uint8 RGB."""
+    digest: str
+    """Of the pixels: what is in the file decides, never its name or place."""
+    thumbnail: Tensor
+    """(3, h, w) float in [0, 1], about 256x256 pixels."""
+    size: tuple[int, int]
+    """Height and width."""
+
+
+def open_reference(name: str, load: Callable[[], Tensor]) -> Reference:
+    """Decodes the image once, to know it again. Raises what `load` raises."""
+    image = load()
+    height, width = image.shape[-2:]
+    shrink = min(1.0, (_THUMBNAIL_PIXELS / (height * width)) ** 0.5)
+    small = resize(image[None].float() / 255, max(1, round(height * shrink)), max(1, round(width * shrink)))[0]
+    digest = hashlib.sha256(f"{height}x{width}".encode() + image.numpy().tobytes()).hexdigest()
+    kept = (lambda: image) if image.numel() <= _KEPT_BYTES // MOST_REFERENCES else load
+    return Reference(name, kept, digest, small.clamp(0, 1), (height, width))
+
+
+class RefBank:
+    """References without duplicates, in an order of their content: that in which they were named means nothing."""
+
+    def __init__(self, references: Sequence[Reference]) -> None:
+        unique = {reference.digest: reference for reference in reversed(references)}
+        self.references = [unique[digest] for digest in sorted(unique)]
+
+    def __len__(self) -> int:
+        return len(self.references)
+
+    def chosen(self, lr: Tensor) -> list[Reference]:
+        """The references likest `lr` (3, h, w), at most MOST_REFERENCES, in order of content."""
+        if len(self.references) <= MOST_REFERENCES:
+            return self.references
+        by_likeness = sorted(self.references, key=lambda reference: -likeness(lr, reference.thumbnail))
+        likest = by_likeness[:MOST_REFERENCES]
+        return [reference for reference in self.references if reference in likest]
+
+
+def match_all(lr: Tensor, references: Sequence[Reference]) -> Generator[int, None, tuple[Match, list[Tensor]]]:
+    """The best match of each pixel of `lr` (3, h, w) in any of the references, and their pixels as the match numbers
+    them. Yields the number of low-resolution pixels matched since it last yielded."""
+    best, best_score, images = None, None, []
+    for number, reference in enumerate(references):
+        image = reference.load()
+        images.append(image)
+        match = match_reference(lr, image.to(lr.device).float() / 255, number)
+        score = _smoothed(match.score)
+        if best is None or best_score is None:
+            best, best_score = match, score
+        else:
+            best = best.where(score <= best_score, match)
+            best_score = torch.maximum(score, best_score)
+        yield lr.shape[-2] * lr.shape[-1]
+    if best is None:
+        raise ValueError("there is no reference")
+    return best, images
+
+
+def _smoothed(score: Tensor) -> Tensor:
+    padded = F.pad(score[None, None], (_SMOOTH // 2,) * 4, mode="replicate")
+    return F.avg_pool2d(padded, _SMOOTH, stride=1)[0, 0]

@@ -1,0 +1,224 @@
+"""A field of places made better by trying: neighbours' motion, small steps, local affine fits.
+
+A photo of the same scene from elsewhere is locally an affine picture of it. Whole-cell positions miss it by up to two
+pixels and by all stretching, which is what the detail to be copied cannot stand. So every cell holds a place and an
+affine map, and what correlates better is kept: the extrapolated place of a neighbour (Barnes et al., "PatchMatch",
+2009), a random or regular small step, or an affine map fitted robustly to the neighbours' places.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from refsr_cli.reference.descriptors import (
+    CELL,
+    RADIUS,
+    cell_map,
+    describe,
+    neighbours,
+    normalized,
+    pyramid_level,
+    sample_cells,
+)
+
+_CHUNK = 2**15
+"""Cells compared at once."""
+_FIT_RADIUS = 3
+_TONE_NOISE = 2 / 255
+_LEAST_CONTRAST, _MOST_CONTRAST = 0.1, 2.5
+"""By how much the contrast of a reference may be changed; a match that hardly correlates is made faint by it."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """Where each cell of a level is, for now, thought to be in a reference: as in a `Match`, of one reference."""
+
+    pos: Tensor
+    affine: Tensor
+    score: Tensor
+
+    def better(self, other: "Field", margin: float = 0.0) -> "Field":
+        """For each cell this, or `other` where its score is higher by more than `margin`."""
+        wins = other.score > self.score + margin
+        return Field(
+            torch.where(wins, other.pos, self.pos),
+            torch.where(wins, other.affine, self.affine),
+            torch.where(wins, other.score, self.score),
+        )
+
+
+class Level:
+    """A picture and a reference at one of the resolutions of their pyramids, ready to be compared anywhere."""
+
+    def __init__(self, lr: Tensor, reference: Tensor, level: int) -> None:
+        """`lr` (3, h, w) and `reference` (3, H, W), float in [0, 1], both at full resolution."""
+        small, shrunk = pyramid_level(lr, level), pyramid_level(reference, level)
+        self.height, self.width = small.shape[-2:]
+        self.lr = small
+        self.descriptors = describe(small)
+        self.cells = cell_map(shrunk)
+        device = lr.device
+        size = torch.tensor(lr.shape[-2:], device=device)
+        self.step = CELL * size / torch.tensor([self.height, self.width], device=device)
+        """(2,) high-resolution pixels from one cell to the next, down and right."""
+        self.ratio = torch.tensor(shrunk.shape[-2:], device=device) / torch.tensor(reference.shape[-2:], device=device)
+        """(2,) pixels of the shrunk reference for each of its own."""
+        self.unit = float(2**level)
+        self.window = neighbours(RADIUS, device)
+
+    def compare(self, pos: Tensor, affine: Tensor) -> Tensor:
+        """Correlation (h, w) of each cell's surroundings with those at `pos` (2, h, w), seen through `affine`
+        (2, 2, h, w)."""
+        scores = [
+            (normalized(shown) * self.descriptors[part]).sum(1) for part, shown in self._surroundings(pos, affine)
+        ]
+        return torch.cat(scores).view(self.height, self.width)
+
+    def tone(self, field: "Field") -> Tensor:
+        """(4, h, w): the contrast, and what is to be added in RGB, that make the reference as bright as the picture,
+        by least squares over each cell's surroundings."""
+        padded = F.pad(self.lr[None], (RADIUS,) * 4, mode="replicate")
+        ours = F.unfold(padded, 2 * RADIUS + 1)[0].T.reshape(len(self.descriptors), 3, -1)
+        tones = []
+        for part, shown in self._surroundings(field.pos, field.affine):
+            mean, own_mean = shown.mean(2, keepdim=True), ours[part].mean(2, keepdim=True)
+            known = _TONE_NOISE**2 * shown[0].numel()
+            shared = ((shown - mean) * (ours[part] - own_mean)).sum((1, 2)) + known
+            contrast = (shared / ((shown - mean).square().sum((1, 2)) + known)).clamp(_LEAST_CONTRAST, _MOST_CONTRAST)
+            tones.append(torch.cat([contrast[:, None], own_mean[..., 0] - contrast[:, None] * mean[..., 0]], 1))
+        return torch.cat(tones).T.reshape(4, self.height, self.width)
+
+    def _surroundings(self, pos: Tensor, affine: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """What the reference shows around some of the cells at a time: their numbers, (n, 3, 49)."""
+        flat_pos, flat_affine = pos.flatten(1), affine.flatten(2)
+        offset = self.window * self.step[:, None]
+        for start in range(0, flat_pos.shape[1], _CHUNK):
+            part = slice(start, start + _CHUNK)
+            reach = torch.einsum("abn,bk->ank", flat_affine[..., part], offset)
+            places = (flat_pos[:, part, None] + reach) * self.ratio.view(2, 1, 1)
+            values = sample_cells(self.cells, places.flatten(1)).view(3, -1, offset.shape[1])
+            yield part, values.transpose(0, 1)
+
+    def centres(self) -> Tensor:
+        """(2, h, w) positions of the cells' centres in the high-resolution picture."""
+        rows = (torch.arange(self.height, device=self.step.device) + 0.5) * self.step[0]
+        columns = (torch.arange(self.width, device=self.step.device) + 0.5) * self.step[1]
+        return torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
+
+
+def refine(level: Level, field: Field, generator: torch.Generator, *, thorough: bool) -> Field:
+    """The field after rounds of trying; `thorough` for one that starts from whole cells."""
+    if thorough:
+        field = _search(level, field, 1.0)
+        field = _fit(level, field, margin=-0.01)
+        for distances in ((1, 2, 1), (1, 4, 1), (1, 8, 2)):
+            field = _fit(level, _propagate(level, field, distances), margin=-2.0)
+    for distances, step in (((1, 2, 1), 0.5), ((1, 4, 1), 0.25)):
+        field = _propagate(level, _perturb(level, field, generator, 0.5, 0.03), distances)
+        field = _fit(level, _search(level, field, step), margin=-0.01)
+    field = _propagate(level, _perturb(level, field, generator, 0.25, 0.02), (1, 2, 1))
+    return _search(level, field, 0.12)
+
+
+def carried(coarse: Field, coarse_level: Level, level: Level) -> Field:
+    """The field of a coarser level carried over to `level`."""
+    here = level.centres()
+    index = [
+        (here[axis] / coarse_level.step[axis]).long().clamp(max=size - 1)
+        for axis, size in enumerate((coarse_level.height, coarse_level.width))
+    ]
+    affine = coarse.affine[:, :, index[0], index[1]]
+    way = here - coarse_level.centres()[:, index[0], index[1]]
+    pos = coarse.pos[:, index[0], index[1]] + torch.einsum("abhw,bhw->ahw", affine, way)
+    return Field(pos, affine, level.compare(pos, affine))
+
+
+def _try(level: Level, field: Field, pos: Tensor, affine: Tensor, margin: float = 1e-4) -> Field:
+    return field.better(Field(pos, affine, level.compare(pos, affine)), margin)
+
+
+def _propagate(level: Level, field: Field, distances: tuple[int, ...]) -> Field:
+    """Tries what the neighbours at these distances would say, continued to here."""
+    rows = torch.arange(level.height, device=field.pos.device)
+    columns = torch.arange(level.width, device=field.pos.device)
+    for distance in distances:
+        for down, right in ((0, distance), (0, -distance), (distance, 0), (-distance, 0)):
+            from_row = (rows - down).clamp(0, level.height - 1)
+            from_column = (columns - right).clamp(0, level.width - 1)
+            affine = field.affine[:, :, from_row][..., from_column]
+            way = torch.stack(
+                torch.meshgrid(
+                    (rows - from_row) * level.step[0], (columns - from_column) * level.step[1], indexing="ij"
+                )
+            )
+            pos = field.pos[:, from_row][..., from_column] + torch.einsum("abhw,bhw->ahw", affine, way)
+            field = _try(level, field, pos, affine)
+    return field
+
+
+def _search(level: Level, field: Field, distance: float) -> Field:
+    """Tries the eight places around, `distance` pixels of the level away."""
+    for down in (-distance, 0.0, distance):
+        for right in (-distance, 0.0, distance):
+            if down or right:
+                step = torch.tensor([down, right], device=field.pos.device).view(2, 1, 1) * level.unit
+                field = _try(level, field, field.pos + step, field.affine)
+    return field
+
+
+def _perturb(level: Level, field: Field, generator: torch.Generator, shift: float, bend: float) -> Field:
+    """Tries four random changes of place (`shift` pixels of the level) and affine map."""
+    shape, device = field.score.shape, field.pos.device
+    for _ in range(4):
+        step = torch.randn(2, *shape, generator=generator).to(device) * shift * level.unit
+        change = torch.randn(2, 2, *shape, generator=generator).to(device) * bend
+        field = _try(level, field, field.pos + step, field.affine + change)
+    return field
+
+
+def _fit(level: Level, field: Field, margin: float) -> Field:
+    """Tries the affine map that fits the neighbours' places best, those that disagree counting little."""
+    bands = [_fit_rows(level, field, rows) for rows in _bands(level)]
+    pos, affine = (torch.cat(parts, -2) for parts in zip(*bands, strict=True))
+    return _try(level, field, pos, affine, margin)
+
+
+def _bands(level: Level) -> Iterator[slice]:
+    rows = max(1, _CHUNK // level.width)
+    return (slice(start, min(start + rows, level.height)) for start in range(0, level.height, rows))
+
+
+def _fit_rows(level: Level, field: Field, rows: slice) -> tuple[Tensor, Tensor]:
+    """Robust local least squares for these rows: places (2, r, w) and affine maps (2, 2, r, w)."""
+    offset = neighbours(_FIT_RADIUS, field.pos.device)
+    trust = field.score.clamp(0, 1) ** 4
+    places = torch.stack([_around(plane, rows) for plane in field.pos])
+    known = _around(trust, rows) * _around(torch.ones_like(trust), rows, outside=0.0)
+    basis = torch.cat([torch.ones_like(offset[:1]), offset])
+    ridge = torch.diag(torch.tensor([0.3, 8.0, 8.0], device=offset.device))
+    pos, affine = field.pos[:, rows], field.affine[:, :, rows]
+    for tolerance in (3.0, 2.0, 1.0):
+        predicted = pos[:, None] + torch.einsum("abhw,bk->akhw", affine, offset * level.step[:, None])
+        error = places - predicted
+        distance = error.square().sum(0) / (tolerance * level.unit) ** 2
+        weight = known / (1 + distance) ** 2
+        normal = torch.einsum("ik,khw,jk->hwij", basis, weight, basis) + ridge
+        right = torch.einsum("ik,khw,akhw->hwia", basis, weight, error)
+        change = torch.linalg.solve(normal, right)
+        pos = pos + change[..., 0, :].permute(2, 0, 1)
+        affine = affine + (change[..., 1:, :] / level.step[:, None]).permute(3, 2, 0, 1)
+    return pos, affine
+
+
+def _around(plane: Tensor, rows: slice, outside: float | None = None) -> Tensor:
+    """(h, w) to (49, r, w): the surroundings of each cell of these rows, continued (or filled) outside."""
+    radius, width = _FIT_RADIUS, plane.shape[1]
+    if outside is None:
+        padded = F.pad(plane[None, None], (radius,) * 4, mode="replicate")
+    else:
+        padded = F.pad(plane[None, None], (radius,) * 4, value=outside)
+    band = padded[:, :, rows.start : rows.stop + 2 * radius]
+    return F.unfold(band, 2 * radius + 1).view(-1, rows.stop - rows.start, width)

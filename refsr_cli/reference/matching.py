@@ -1,0 +1,155 @@
+"""Finding a low-resolution picture in a reference: every place is looked at once, coarsely; then the match is refined
+level by level, to fractions of a pixel.
+
+A first look at a few hundred places tells how the reference is turned, mirrored and scaled against the picture.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from refsr_cli.layers.resample import resize
+from refsr_cli.reference.descriptors import CELL, MAP_STEP, cell_map, describe, describe_map, pyramid_level, turned_map
+from refsr_cli.reference.field import Field, Level, carried, refine
+from refsr_cli.reference.match import Match
+
+_COMPARISONS = 2**29
+"""Pairs of cells that the exhaustive look may compare, for each view; above that it is taken at a coarser level."""
+_QUERIES, _CANDIDATES = 2**10, 2**14
+"""How many of each are compared at once: fixed, so that the result does not depend on the memory at hand."""
+_SURVEY_SIDE, _SURVEY_QUERIES, _SURVEY_CANDIDATES = 48, 128, 2**17
+_SCALES = (0.5, 0.71, 1.0, 1.41, 2.0)
+_PREFERENCE = 0.02
+"""By how much another scale or turn must be better than none."""
+_MOST_TURNS, _SMALLEST_SHARE = 3, 0.1
+_SMALLEST_SIDE = 16
+"""Cells a side below which a level says too little."""
+
+
+def match_reference(lr: Tensor, reference: Tensor, ref_id: int = 0) -> Match:
+    """Where each pixel of `lr` (3, h, w) is found in `reference` (3, H, W), both float RGB in [0, 1], which is
+    numbered `ref_id`.
+
+    The result depends on the two images alone. Cost grows about linearly with their pixels.
+    """
+    scale, turns = survey(lr, reference)
+    height, width = reference.shape[-2:]
+    worked = resize(reference[None], max(1, round(height * scale)), max(1, round(width * scale)))[0]
+    start = _first_level(lr, worked)
+    level = Level(lr, worked, start)
+    field = _look_everywhere(level, turns)
+    generator = torch.Generator().manual_seed(0)
+    field = refine(level, field, generator, thorough=True)
+    for number in range(start - 1, -1, -1):
+        coarse, level = level, Level(lr, worked, number)
+        field = refine(level, carried(field, coarse, level), generator, thorough=False)
+    ratio = torch.tensor([height / worked.shape[1], width / worked.shape[2]], device=lr.device)
+    return Match(
+        pos=field.pos * ratio.view(2, 1, 1),
+        affine=field.affine * ratio.view(2, 1, 1, 1),
+        score=field.score,
+        ref_id=torch.full_like(field.score, ref_id, dtype=torch.long),
+        tone=level.tone(field),
+    )
+
+
+def exhaustive(queries: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+    """For each of the descriptors `queries` (n, 147) the best score (n,) among all samples of a cell map and its
+    position (2, n); the first of equals. Memory does not grow with the map."""
+    score = queries.new_full((len(queries),), -torch.inf)
+    pos = queries.new_zeros(2, len(queries))
+    for descriptors, positions in describe_map(cells, _CANDIDATES):
+        for start in range(0, len(queries), _QUERIES):
+            part = slice(start, start + _QUERIES)
+            best, index = (queries[part] @ descriptors.T).max(1)
+            wins = best > score[part]
+            score[part] = torch.where(wins, best, score[part])
+            pos[:, part] = torch.where(wins, positions[:, index], pos[:, part])
+    return score, pos
+
+
+def survey(lr: Tensor, reference: Tensor) -> tuple[float, list[Tensor]]:
+    """By what the reference should be resized to be as large as the picture, and how it is turned against it.
+
+    The turns (2, 2) are orthogonal; there are several when parts of the picture agree with different ones.
+    """
+    number, queries = _survey_queries(lr)
+    turns = _turns(lr.device)
+    best, chosen, shares = -math.inf, 1.0, torch.ones(1)
+    scales = _scales(lr, reference)
+    likely = scales[: len(_SCALES) - 2]
+    for scale in scales:
+        height, width = (max(1, round(side * scale / 2**number)) for side in reference.shape[-2:])
+        cells = cell_map(resize(reference[None], height, width)[0])
+        tried = turns if scale in likely and cells[0].numel() <= _SURVEY_CANDIDATES else turns[:1]
+        scores = torch.stack([exhaustive(queries, turned_map(cells, turn)[0])[0] for turn in tried])
+        quality = scores.mean(1)
+        quality[0] += _PREFERENCE
+        if float(quality.max()) + _PREFERENCE * (scale == 1) > best:
+            best, chosen = float(quality.max()) + _PREFERENCE * (scale == 1), scale
+            scores[0] += _PREFERENCE
+            shares = scores.argmax(0).bincount(minlength=len(tried)) / len(queries)
+    order = shares.argsort(descending=True, stable=True)[:_MOST_TURNS].tolist()
+    return chosen, [turns[index] for index in order if index == order[0] or shares[index] >= _SMALLEST_SHARE]
+
+
+def likeness(lr: Tensor, thumbnail: Tensor) -> float:
+    """How much of `lr` (3, h, w) seems to be in a small picture (3, H, W), at most 1, whatever its size."""
+    _, queries = _survey_queries(lr)
+    shrink = (_SURVEY_SIDE / min(lr.shape[-2:])) * math.sqrt(lr.shape[-2] * lr.shape[-1])
+    size = math.sqrt(thumbnail.shape[-2] * thumbnail.shape[-1])
+    best = -math.inf
+    for scale in (0.71, 1.0, 1.41):
+        height, width = (max(1, round(side * CELL * shrink * scale / size)) for side in thumbnail.shape[-2:])
+        cells = cell_map(resize(thumbnail[None], height, width)[0])
+        best = max(best, float(exhaustive(queries, cells)[0].mean()))
+    return best
+
+
+def _survey_queries(lr: Tensor) -> tuple[int, Tensor]:
+    """The pyramid level of the survey, and descriptors of well textured places spread over the picture there."""
+    number = max(0, round(math.log2(max(1, min(lr.shape[-2:])) / _SURVEY_SIDE)))
+    queries = describe(pyramid_level(lr, number))
+    textured = queries.norm(dim=1).argsort(descending=True, stable=True)[: max(1, len(queries) // 2)].sort().values
+    return number, queries[textured[:: max(1, len(textured) // _SURVEY_QUERIES)]]
+
+
+def _scales(lr: Tensor, reference: Tensor) -> list[float]:
+    """Around the same size of pixels, and around the same size of pictures."""
+    fitting = math.sqrt(lr.shape[-2] * lr.shape[-1] * CELL**2 / (reference.shape[-2] * reference.shape[-1]))
+    scales = [1.0, *_SCALES] + ([fitting * scale for scale in _SCALES] if not 0.6 < fitting < 1.7 else [])
+    return sorted({min(2.0, scale) for scale in scales}, key=lambda scale: abs(math.log(scale)))
+
+
+def _turns(device: torch.device) -> list[Tensor]:
+    """Upright, then the seven other turns by 45 degrees, then all of them mirrored."""
+    angles = [math.radians(45 * number) for number in range(8)]
+    turns = [[[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]] for a in angles]
+    upright = torch.tensor(turns, device=device)
+    return [*upright, *(upright @ torch.tensor([[1.0, 0.0], [0.0, -1.0]], device=device))]
+
+
+def _look_everywhere(level: Level, turns: list[Tensor]) -> Field:
+    """The best place of all for each cell, in whole half-cells."""
+    shape = (level.height, level.width)
+    found = None
+    for turn in turns:
+        cells, places = turned_map(level.cells, turn)
+        score, where = exhaustive(level.descriptors, cells)
+        row, column = where.long() // MAP_STEP
+        pos = places[:, row, column] / level.ratio.view(2, 1)
+        affine = turn.view(2, 2, 1, 1).expand(2, 2, *shape)
+        field = Field(pos.view(2, *shape), affine, score.view(shape))
+        found = field if found is None else found.better(field)
+    assert found is not None, "there is always one turn"
+    return found
+
+
+def _first_level(lr: Tensor, reference: Tensor) -> int:
+    cells = lr.shape[-2] * lr.shape[-1]
+    samples = reference.shape[-2] * reference.shape[-1] / 4
+    level = 0
+    while cells * samples / 16**level > _COMPARISONS and min(lr.shape[-2:]) >> (level + 1) >= _SMALLEST_SIDE:
+        level += 1
+    return level

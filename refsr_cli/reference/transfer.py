@@ -1,0 +1,97 @@
+"""What the references show at each place of a picture: warped to it, with the spread of what neighbouring cells say.
+
+Every high-resolution pixel is shown by the matches of all cells around it, each through its own affine map. Where they
+agree the reference can be trusted; where they differ it cannot, and their variance tells.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from refsr_cli.reference.descriptors import CELL
+from refsr_cli.reference.match import Match
+
+VOTES_RADIUS = 2
+"""Cells around a pixel, on each side, whose matches are asked."""
+_BLOCK, _REACH = 1024, 4
+"""Side of the parts in which a reference is read, and the pixels around one that interpolation may need."""
+_SMOOTH = 5
+"""High-resolution pixels, a side, of the mean that is taken off before votes are compared: only detail counts."""
+
+
+def warp(match: Match, references: Sequence[Tensor]) -> Tensor:
+    """(1, 5, 4*h, 4*w): the mean of the votes in RGB, the variance of their detail, the score of the match.
+
+    `match` is about h x w cells, `references` are (3, H, W) uint8, numbered as in it.
+    """
+    height, width = match.score.shape
+    total = torch.zeros(1, 3, CELL * height, CELL * width, device=match.pos.device)
+    detail_total, detail_squares = torch.zeros_like(total), torch.zeros_like(total)
+    votes = 0
+    for down in range(-VOTES_RADIUS, VOTES_RADIUS + 1):
+        for right in range(-VOTES_RADIUS, VOTES_RADIUS + 1):
+            vote = _vote(match, references, down, right)
+            detail = vote - _mean(vote)
+            total += vote
+            detail_total += detail
+            detail_squares += detail.square()
+            votes += 1
+    variance = (detail_squares / votes - (detail_total / votes).square()).clamp(min=0).mean(1, keepdim=True)
+    score = F.interpolate(match.score[None, None], scale_factor=CELL)
+    return torch.cat([total / votes, variance, score], 1)
+
+
+def _mean(x: Tensor) -> Tensor:
+    padded = F.pad(x, (_SMOOTH // 2,) * 4, mode="replicate")
+    return F.avg_pool2d(padded, _SMOOTH, stride=1)
+
+
+def _vote(match: Match, references: Sequence[Tensor], down: int, right: int) -> Tensor:
+    """(1, 3, 4*h, 4*w): every pixel as the match of the cell `down` and `right` before its own shows it, as bright as
+    the picture is."""
+    height, width = match.score.shape
+    row, from_row = _pixels_and_cells(height, down, match.pos.device)
+    column, from_column = _pixels_and_cells(width, right, match.pos.device)
+    way_down = row - CELL * (from_row + 0.5)
+    way_right = column - CELL * (from_column + 0.5)
+    affine = match.affine[:, :, from_row][..., from_column]
+    pos = match.pos[:, from_row][..., from_column] + affine[:, 0] * way_down[:, None] + affine[:, 1] * way_right
+    ref_id = match.ref_id[from_row][:, from_column]
+    shown = torch.empty(3, *ref_id.shape, device=pos.device)
+    for number in ref_id.unique().tolist():
+        chosen = ref_id == number
+        shown[:, chosen] = sample(references[number], pos[:, chosen])
+    tone = match.tone[:, from_row][..., from_column]
+    return (shown * tone[:1] + tone[1:])[None]
+
+
+def _pixels_and_cells(cells: int, shift: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Along one side: the position of every high-resolution pixel, and the cell that is asked about it."""
+    pixel = torch.arange(CELL * cells, device=device)
+    return pixel + 0.5, (pixel // CELL - shift).clamp(0, cells - 1)
+
+
+def sample(image: Tensor, pos: Tensor) -> Tensor:
+    """(3, H, W) uint8 read at positions (2, n), bicubically, continued beyond its border: (3, n) float in about [0, 1].
+
+    Only blocks of the image that are read are converted, so that its size does not matter.
+    """
+    height, width = image.shape[-2:]
+    values = torch.empty(3, pos.shape[1], device=pos.device)
+    block_row = (pos[0] / _BLOCK).long().clamp(0, (height - 1) // _BLOCK)
+    block_column = (pos[1] / _BLOCK).long().clamp(0, (width - 1) // _BLOCK)
+    across = (width - 1) // _BLOCK + 1
+    block = block_row * across + block_column
+    for number in block.unique().tolist():
+        inside = block == number
+        top, left = (max(0, start * _BLOCK - _REACH) for start in divmod(number, across))
+        bottom, right = ((start + 1) * _BLOCK + _REACH for start in divmod(number, across))
+        window = image[None, :, top:bottom, left:right].to(pos.device).float() / 255
+        origin = torch.tensor([top, left], device=pos.device).view(2, 1)
+        size = torch.tensor(window.shape[-2:], device=pos.device).view(2, 1)
+        grid = (2 * (pos[:, inside] - origin) / size - 1).flip(0).T.view(1, 1, -1, 2)
+        read = F.grid_sample(window, grid, mode="bicubic", padding_mode="border", align_corners=False)
+        values[:, inside] = read[0, :, 0]
+    return values

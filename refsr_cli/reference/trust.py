@@ -1,0 +1,70 @@
+"""How far the references are believed, pixel by pixel, and what is made of them.
+
+Nothing here is learned: agreement of the votes, correlation of the match, and the low-resolution picture itself, which
+a true detail leaves as it is.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from refsr_cli.layers.resample import downscale
+from refsr_cli.reference.descriptors import CELL
+
+_AREA = 9
+"""High-resolution pixels, a side, over which evidence is gathered."""
+_SCORES = (0.7, 0.95)
+"""Correlations from which a match is believed at all, and in full."""
+_DISAGREEMENT = 2.0
+_EVIDENCE = (0.1, 0.9)
+"""Evidence from which detail is taken at all, and in full: a foreign picture gives a little everywhere."""
+_TOLERANCE = 0.2 / 255
+"""Root mean square of a difference at low resolution that rounding alone may leave."""
+TRUST_RADIUS = 14
+"""Low-resolution pixels around one that can change its trust: shrinking, veto, its widening, votes."""
+_VETO_AREA = 9
+"""Low-resolution pixels, a side, over which consistency is judged."""
+
+
+def gate(detail: Tensor, guide: Tensor) -> Tensor:
+    """By how much `detail` (1, 3, H, W) is believed, in [0, 1]: (1, 1, H, W). `guide` is that of `warp`."""
+    variance, score = guide[:, 3:4], guide[:, 4:5]
+    energy = _gathered(detail.square().mean(1, keepdim=True))
+    spread = _gathered(variance)
+    evidence = energy / (energy + _DISAGREEMENT * spread + 1e-8) * _ramp(score, _SCORES)
+    return _ramp(evidence, _EVIDENCE)
+
+
+def _ramp(x: Tensor, ends: tuple[float, float]) -> Tensor:
+    """0 below the first end, 1 above the second, straight between."""
+    low, high = ends
+    return ((x - low) / (high - low)).clamp(0, 1)
+
+
+def add_detail(base: Tensor, detail: Tensor, trust: Tensor, lr: Tensor) -> tuple[Tensor, Tensor]:
+    """`base + trust * detail`, clamped, with the trust that is left where the result must still shrink to `lr`.
+
+    Where a detail would leave the low-resolution picture worse explained than `base` does, it is a mistake, whatever
+    its score: it is withdrawn there. All are (1, C, H, W), `lr` a quarter of the size. Returns sr and trust.
+    """
+    plain = _misfit(base, lr)
+    told = _misfit((base + trust * detail).clamp(0, 1), lr)
+    allowed = (told <= plain + _TOLERANCE).float()
+    allowed = -F.max_pool2d(-allowed, 3, stride=1, padding=1)
+    trust = trust * _up(F.avg_pool2d(allowed, 3, stride=1, padding=1, count_include_pad=False))
+    return (base + trust * detail).clamp(0, 1), trust
+
+
+def _misfit(sr: Tensor, lr: Tensor) -> Tensor:
+    """Local root mean square difference between `sr` shrunk and `lr`.   (1, 1, h, w)"""
+    error = (downscale(sr, CELL) - lr).square().mean(1, keepdim=True)
+    pooled = F.avg_pool2d(error, _VETO_AREA, stride=1, padding=_VETO_AREA // 2, count_include_pad=False)
+    return pooled.clamp(min=0).sqrt()
+
+
+def _up(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=CELL, mode="bilinear")
+
+
+def _gathered(x: Tensor) -> Tensor:
+    padded = F.pad(x, (_AREA // 2,) * 4, mode="replicate")
+    return F.avg_pool2d(padded, _AREA, stride=1)
