@@ -9,9 +9,9 @@ INSTALLED := $(VENV)/.installed
 demo: $(INSTALLED)  ## upscale the shipped example alone and with its references, and score it
 	$(BIN)/refsr upscale examples/images/flowerpot/LR/flowerpot.png -s 4 -o demo/flowerpot_x4.png --overwrite
 	$(BIN)/refsr upscale examples/images/flowerpot/LR/flowerpot.png --ref examples/images/flowerpot/ref -s 4 \
-		-o demo/flowerpot_with_refs_x4.png --trust-map demo/trust.png --overwrite
+		-o demo/flowerpot_with_refs_x4.png --compare demo/compare.png --overwrite
 	$(BIN)/refsr eval --dataset examples/images/flowerpot --lr-dir examples/images/flowerpot/LR -s 4
-	@echo "Look at demo/flowerpot_x4.png and demo/flowerpot_with_refs_x4.png, made from examples/images/flowerpot/LR/flowerpot.png."
+	@echo "Look at demo/compare.png, demo/flowerpot_x4.png and demo/flowerpot_with_refs_x4.png, made from examples/images/flowerpot/LR/flowerpot.png."
 
 test: $(INSTALLED)  ## the whole test suite
 	$(BIN)/python -m pytest

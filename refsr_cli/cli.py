@@ -193,6 +193,10 @@ def upscale(
         Path | None,
         typer.Option(help="File for a picture of where the references were used.", rich_help_panel=OUTPUT),
     ] = UpscaleConfig.trust_map,
+    compare: Annotated[
+        Path | None,
+        typer.Option(help="File for a sheet: without and with references, side by side.", rich_help_panel=OUTPUT),
+    ] = UpscaleConfig.compare,
     model: Model = UpscaleConfig.model,
     weights: Weights = UpscaleConfig.weights,
     flavour: Flavour = UpscaleConfig.flavour,
@@ -236,7 +240,9 @@ def upscale(
 @app.command("eval")
 def evaluate(
     context: typer.Context,
-    dataset: Annotated[str, typer.Option(help="Set5, Set14, B100, Urban100, DIV2K, Kodak24, or a folder of images.")],
+    dataset: Annotated[
+        str, typer.Option(help="Set5, Set14, B100, Urban100, DIV2K, Kodak24, CUFED5, or a folder of images.")
+    ],
     scale: Scale = EvaluateConfig.scale,
     protocol: Annotated[
         str | None, typer.Option(help="y, rgb, ntire or srgan.", show_default="that of the dataset")
@@ -244,6 +250,14 @@ def evaluate(
     lr_dir: Annotated[
         Path | None, typer.Option(help="Folder of low-resolution images.", show_default="made from the images")
     ] = EvaluateConfig.lr_dir,
+    refs: Annotated[
+        str,
+        typer.Option(
+            metavar="all|none|N|L1…",
+            help="References of a set that has them: all, the first N, only the first (L1) or another; "
+            "unrelated, noise, truth, turned or scaled to see what they do.",
+        ),
+    ] = EvaluateConfig.refs,
     data_root: DataRoot = EvaluateConfig.data_root,
     limit: Annotated[int | None, typer.Option(help="Only the first so many images.")] = EvaluateConfig.limit,
     save: Annotated[Path | None, typer.Option(help="Folder to write the results to.")] = EvaluateConfig.save,

@@ -60,6 +60,8 @@ class UpscaleConfig(NetConfig):
     """Photos of the same scene: files, folders, and patterns."""
     trust_map: Path | None = None
     """File for a picture of where the references were believed."""
+    compare: Path | None = None
+    """File for a sheet that shows input, results without and with references, trust, and references side by side."""
     format: str | None = None
     """Format of the output; that of the input when None."""
     quality: int | None = None
@@ -79,6 +81,7 @@ class UpscaleConfig(NetConfig):
         _require(self.long_side is None or self.long_side >= 1, f"--long-side must be at least 1, not {self.long_side}")
         _require(self.quality is None or 1 <= self.quality <= 100, f"--quality is 1 to 100, not {self.quality}")
         _require(bool(self.refs) or not self.trust_map, "--trust-map shows what references did; give --ref too")
+        _require(bool(self.refs) or not self.compare, "--compare shows what references did; give --ref too")
         _require(not (self.skip_existing and self.overwrite), "give --skip-existing or --overwrite, not both")
 
 
@@ -98,6 +101,8 @@ class EvaluateConfig(NetConfig):
     """Folder of low-resolution images to use instead of those made from the high-resolution ones."""
     data_root: Path | None = None
     """Folder that holds the named datasets; $REFSR_DATA or the user's cache when None."""
+    refs: str = "all"
+    """Which references of a set that has them: all, none, a number, L1 to L5, or ones made to test with."""
     limit: int | None = None
     """Only the first so many images."""
     save: Path | None = None

@@ -179,13 +179,17 @@ def _opened(display: Display, record: dict[str, Any]) -> None:
     )
     if record["note"]:
         display.line(f"[yellow]{escape(record['note'])}[/yellow]")
-    display.line(f"[bold]{'image':<28}{'PSNR':>8}{'SSIM':>9}{'bicubic':>10}{'SSIM':>9}{'seconds':>9}[/bold]")
+    columns = f"{'image':<28}{'PSNR':>8}{'SSIM':>9}{'bicubic':>10}{'SSIM':>9}{'seconds':>9}"
+    display.line(
+        f"[bold]{columns}{'without refs':>14}{'used on':>9}[/bold]" if record["refs"] else f"[bold]{columns}[/bold]"
+    )
 
 
 def _scores(name: str, record: dict[str, Any]) -> str:
     return (
         f"{escape(name[:27]):<28}{record['psnr']:8.2f}{record['ssim']:9.4f}"
         f"{record['bicubic_psnr']:10.2f}{record['bicubic_ssim']:9.4f}{record['seconds']:9.2f}"
+        + ("" if record["alone_psnr"] is None else f"{record['alone_psnr']:14.2f}{record['ref_share']:9.0%}")
     )
 
 
@@ -195,6 +199,9 @@ def _measured(display: Display, record: dict[str, Any]) -> None:
 
 def _summary(display: Display, record: dict[str, Any]) -> None:
     display.line(f"[bold]{_scores('mean of ' + str(record['count']), record)}[/bold]")
+    if record["refs"]:
+        gain = record["psnr"] - record["alone_psnr"]
+        display.line(f"references ({record['refs']}): {gain:+.2f} dB, at worst {record['worst_gain']:+.2f} dB")
     for name, why in (
         ("failed", "could not be read"),
         ("undefined", "have no PSNR or SSIM and are left out of its mean"),

@@ -152,3 +152,48 @@ def test_what_is_refused(tmp_path):
 def test_every_dataset_names_a_known_protocol():
     assert all(spec.protocol in PROTOCOLS and spec.folders for spec in BENCHMARKS.values())
     assert Path(BENCHMARKS["DIV2K"].folders[0]).name == "DIV2K_valid_HR"
+
+
+@pytest.fixture
+def reference_set(tmp_path) -> Path:
+    """One picture in CUFED5's layout, with a reference that overlaps it and one that does not."""
+    for name, (folder, left) in {"001_0": ("kodim08", 0), "001_1": ("kodim08", 30), "001_2": ("kodim23", 0)}.items():
+        photo = read_image(packaged("examples/images") / "kodak" / f"{folder}.png")
+        part = photo.pixels[200:328, 200 + left : 328 + left]
+        write_image(tmp_path / f"{name}.png", Picture(part, None, "png", None, None, None))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("refs", "least", "most"),
+    [
+        ("all", 3, 99),
+        ("1", 3, 99),
+        ("L1", 3, 99),
+        ("L2", -0.05, 0.5),
+        ("L5", 0, 0),
+        ("truth", 8, 99),
+        ("noise", -0.02, 0.02),
+    ],
+)
+def test_references_of_a_set(reference_set, refs, least, most):
+    result = summary_of(dataset=str(reference_set), refs=refs, weights="edsr-baseline-x4")
+    assert (result.count, result.refs) == (1, refs)
+    assert result.alone_psnr is not None and result.ref_share is not None
+    assert least <= result.psnr - result.alone_psnr <= most
+    assert result.worst_gain == result.psnr - result.alone_psnr
+
+
+def test_a_set_scored_without_its_references(reference_set):
+    without = summary_of(dataset=str(reference_set), refs="none", weights="edsr-baseline-x4")
+    assert (without.count, without.refs, without.alone_psnr) == (1, None, None)
+    assert without.psnr == summary_of(dataset=str(reference_set), refs="L5", weights="edsr-baseline-x4").psnr
+
+
+def test_references_of_a_broken_set(reference_set):
+    (reference_set / "001_1.png").write_bytes(b"")
+    records = list(evaluate(EvaluateConfig(dataset=str(reference_set), model="bicubic", refs="all", device="cpu")))
+    (failed,) = [record for record in records if isinstance(record, Failed)]
+    assert "001_1.png" in failed.path and isinstance(records[-1], Summary)
+    with pytest.raises(BadSetting, match="--refs is all, none"):
+        summary_of(dataset=str(reference_set), model="bicubic", refs="best")

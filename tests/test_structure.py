@@ -16,7 +16,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"tasks"},
-    {"training", "engine"},
+    {"training", "engine", "comparison"},
     {"inference", "weights", "data", "metrics", "losses"},
     {"models", "images"},
     {"reference"},

@@ -182,11 +182,13 @@ def part(pot, tmp_path) -> Path:
 
 def test_references_make_it_better_and_say_so(pot, part, tmp_path):
     trust = tmp_path / "trust.png"
-    records = run(part, refs=(str(pot / "ref"),), output=tmp_path / "with.png", trust_map=trust)
+    sheet = tmp_path / "sheet.jpg"
+    records = run(part, refs=(str(pot / "ref"),), output=tmp_path / "with.png", trust_map=trust, compare=sheet)
     (done,) = [record for record in records if isinstance(record, Upscaled)]
     assert {Path(use.path).name for use in done.refs} == {path.name for path in (pot / "ref").iterdir()}
     assert sum(use.share for use in done.refs) > 0.5
     assert read_image(trust).pixels.shape == (240, 240, 1)
+    assert size(sheet)[0] > 5 * 360, "five columns: a place was found to be shown closely"
     run(part, output=tmp_path / "without.png")
     hr = to_tensor(read_image(pot / "HR/flowerpot.png").pixels)[..., 320:560, 200:440]
     with_refs, without = (

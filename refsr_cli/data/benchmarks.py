@@ -10,6 +10,7 @@ from torch import Tensor
 
 from refsr_cli.data.degrade import degrade_bicubic, modcrop
 from refsr_cli.data.folders import find_images
+from refsr_cli.data.reference_sets import targets_among
 from refsr_cli.errors import BadData
 from refsr_cli.images import FORMATS, Picture, read_image, to_pixels, to_tensor
 from refsr_cli.packaged import packaged
@@ -53,6 +54,12 @@ BENCHMARKS: dict[str, BenchmarkSpec] = {
         count=100,
         source="data.vision.ee.ethz.ch/cvl/DIV2K, DIV2K_valid_HR.zip",
     ),
+    "CUFED5": BenchmarkSpec(
+        folders=("CUFED5",),
+        protocol="y",
+        count=126,
+        source="github.com/ZZUTK/SRNTT, data/CUFED5 (NNN_0.png to NNN_5.png)",
+    ),
     "Kodak24": BenchmarkSpec(
         folders=("Kodak24/HR", "Kodak24", "kodak"), protocol="y", count=24, source="r0k.us/graphics/kodak"
     ),
@@ -88,8 +95,10 @@ class Benchmark:
     """Folder of low-resolution images; they are made from the high-resolution ones when None."""
 
     def paths(self) -> list[Path]:
-        """The high-resolution files in order of name. Raises BadData when there is none."""
-        return find_images(self.folder)[: self.limit]
+        """The high-resolution files in order of name; in a set with references not those. Raises BadData when there is
+        none."""
+        found = find_images(self.folder)
+        return (targets_among(found) or found)[: self.limit]
 
     def name_of(self, path: Path) -> str:
         """The name of a file below the folder: `baby.png`, `more/bird.png`."""

@@ -16,7 +16,7 @@ def open_references(names: Sequence[str]) -> Iterator[Reference | Failed]:
     Each is decoded once, and again when it is needed if it is large. Raises BadData when a name stands for nothing.
     """
     for path in dict.fromkeys(path for name in names for path in _paths(name)):
-        yield _open(path)
+        yield open_reference_file(path)
 
 
 def _paths(name: str) -> list[Path]:
@@ -32,7 +32,8 @@ def _paths(name: str) -> list[Path]:
     return images
 
 
-def _open(path: Path) -> Reference | Failed:
+def open_reference_file(path: Path) -> Reference | Failed:
+    """The reference in `path`, or why it cannot be used."""
     try:
         reference = open_reference(str(path), lambda: read_rgb8(path))
     except RefsrError as error:

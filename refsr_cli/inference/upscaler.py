@@ -17,7 +17,8 @@ from refsr_cli.inference.runner import ensembled, runner_for
 from refsr_cli.inference.tiling import RESIZE_HALO, everywhere, resized, run_tiles
 from refsr_cli.layers.resample import resize
 from refsr_cli.models import SRModel
-from refsr_cli.reference.bank import MOST_REFERENCES, RefBank, match_all
+from refsr_cli.reference.bank import MOST_REFERENCES, RefBank, Reference, match_all
+from refsr_cli.reference.match import Match
 
 Result = TypeVar("Result")
 
@@ -43,6 +44,19 @@ class Enlarged:
     trust: Pixels | None = None
     """(H, W) uint8, 255 where a reference is fully believed; None without references."""
     uses: tuple[RefUse, ...] = ()
+    match: Match | None = None
+    references: tuple[Reference, ...] = ()
+    """As `match` numbers them."""
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What references did in one pass."""
+
+    trust: Pixels
+    match: Match
+    references: tuple[Reference, ...]
+    uses: tuple[RefUse, ...]
 
 
 class Upscaler:
@@ -82,9 +96,9 @@ class Upscaler:
 
     def scale_up(
         self, pixels: Pixels, scale: int, refs: RefBank | None = None
-    ) -> Generator[int, None, tuple[Pixels, Pixels | None, tuple[RefUse, ...]]]:
-        """One pass over (H, W, C) to (scale*H, scale*W, C), `scale` at most the net's own, with the trust map and the
-        uses of the references. Yields the number of input pixels done since it last yielded."""
+    ) -> Generator[int, None, tuple[Pixels, Guidance | None]]:
+        """One pass over (H, W, C) to (scale*H, scale*W, C), `scale` at most the net's own, and what references
+        did. Yields the number of input pixels done since it last yielded."""
         net, halo = runner_for(self.model, self.precision), self.model.receptive_field
         if self.self_ensemble:
             net = ensembled(net)
@@ -100,24 +114,23 @@ class Upscaler:
         if tile is None and self.model.tileable:
             tile = tile_side(self._pixel_bytes, halo, self.memory, self.device)
         large, trust = yield from run_tiles(run, pixels, scale, tile=tile or None, halo=halo, device=self.device)
-        told = uses(chosen, match, trust, scale) if match and trust is not None else ()
-        return large, trust, told
+        if match is None or trust is None:
+            return large, None
+        return large, Guidance(trust, match, tuple(chosen), uses(chosen, match, trust, scale))
 
     def resize_to(
         self, pixels: Pixels, height: int, width: int, refs: RefBank | None = None
-    ) -> Generator[int, None, tuple[Pixels, Pixels | None, tuple[RefUse, ...]]]:
+    ) -> Generator[int, None, tuple[Pixels, Guidance | None]]:
         """(H, W, C) to (height, width, C): passes of the net until it is large enough, then shrunk. References help
         the first pass. Yields and gives as `scale_up` does."""
         factor = max(height / pixels.shape[0], width / pixels.shape[1])
-        trust: Pixels | None = None
-        told: tuple[RefUse, ...] = ()
+        guidance: Guidance | None = None
         for number, scale in enumerate(plan_passes(factor, self.model.scale)):
             if number == 0:
-                pixels, trust, told = yield from self.scale_up(pixels, scale, refs)
+                pixels, guidance = yield from self.scale_up(pixels, scale, refs)
             else:
-                pixels, _, _ = yield from self.scale_up(pixels, scale)
-        fitted = None if trust is None else shrink(trust[..., None], height, width)[..., 0]
-        return shrink(pixels, height, width), fitted, told
+                pixels, _ = yield from self.scale_up(pixels, scale)
+        return shrink(pixels, height, width), guidance
 
     def enlarge(
         self, picture: Picture, height: int, width: int, refs: RefBank | None = None
@@ -127,12 +140,15 @@ class Upscaler:
         if refs and self.model.scale != SCALE:
             raise BadSetting(f"references need a net for scale {SCALE}, and this one is for {self.model.scale}")
         colors = picture if picture.alpha is None else bleed_color(picture)
-        pixels, trust, told = yield from self.resize_to(colors.pixels, height, width, refs)
+        pixels, guidance = yield from self.resize_to(colors.pixels, height, width, refs)
         large = replace(picture, pixels=pixels)
         if picture.alpha is not None:
-            alpha, _, _ = yield from self.resize_to(picture.alpha[..., None], height, width)
+            alpha, _ = yield from self.resize_to(picture.alpha[..., None], height, width)
             large = replace(large, alpha=alpha[..., 0])
-        return Enlarged(large, trust, told)
+        if guidance is None:
+            return Enlarged(large)
+        trust = shrink(guidance.trust[..., None], height, width)[..., 0]
+        return Enlarged(large, trust, guidance.uses, guidance.match, guidance.references)
 
     def work(self, picture: Picture, height: int, width: int, refs: RefBank | None = None) -> int:
         """How many input pixels all passes of `enlarge` have together, matching counted as a pass."""

@@ -39,7 +39,7 @@ def warp(match: Match, references: Sequence[Tensor]) -> Tensor:
             detail_squares += detail.square()
             votes += 1
     variance = (detail_squares / votes - (detail_total / votes).square()).clamp(min=0).mean(1, keepdim=True)
-    score = F.interpolate(match.score[None, None], scale_factor=CELL)
+    score = F.interpolate(match.score[None, None], scale_factor=CELL, mode="bilinear")
     return torch.cat([total / votes, variance, score], 1)
 
 

@@ -5,18 +5,23 @@ import io
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
+
+from torch import Tensor
 
 from refsr_cli.config import EvaluateConfig
 from refsr_cli.data.benchmarks import Benchmark, open_benchmark
+from refsr_cli.data.reference_sets import check_choice, choose_references, targets_among
 from refsr_cli.engine import open_upscaler
 from refsr_cli.errors import BadSetting, Failed, RefsrError
 from refsr_cli.files import make_folder, write_atomically
-from refsr_cli.images import to_tensor, write_image
-from refsr_cli.inference.upscaler import Upscaler, Using
-from refsr_cli.metrics import protocol_named, score
+from refsr_cli.images import Picture, to_tensor, write_image
+from refsr_cli.inference.guided import SCALE as GUIDED_SCALE
+from refsr_cli.inference.upscaler import Upscaler, Using, finished
+from refsr_cli.metrics import Scores, protocol_named, score
 from refsr_cli.models import build
 
 
@@ -31,6 +36,8 @@ class Opened:
     lr: str
     """Where the low-resolution images come from."""
     note: str | None
+    refs: str | None = None
+    """Which references are used; None for a set without."""
     kind: str = "opened"
 
 
@@ -44,6 +51,10 @@ class Measured:
     bicubic_psnr: float
     bicubic_ssim: float
     seconds: float
+    alone_psnr: float | None = None
+    """Of the net without references, where there are some."""
+    ref_share: float | None = None
+    """Part of the picture where references were used."""
     kind: str = "measured"
 
 
@@ -69,6 +80,12 @@ class Summary:
     undefined: int
     """Images left out of a mean, since their PSNR or SSIM is not a number."""
     seconds: float
+    refs: str | None = None
+    """Which references there were; None for a set without."""
+    alone_psnr: float | None = None
+    worst_gain: float | None = None
+    """The least that references gained on one image, in dB."""
+    ref_share: float | None = None
     kind: str = "summary"
 
 
@@ -79,16 +96,18 @@ def evaluate(
     benchmark = open_benchmark(config.dataset, config.data_root, limit=config.limit, lr_dir=config.lr_dir)
     name = config.protocol or benchmark.protocol
     protocol = protocol_named(name)
+    check_choice(config.refs)
     paths = benchmark.paths()
     targets = _targets(config, benchmark, paths)
-    upscaler, using = open_upscaler(config, config.scale, on_download)
+    with_refs = config.refs != "none" and bool(targets_among(paths))
+    upscaler, using = open_upscaler(config, GUIDED_SCALE if with_refs else config.scale, on_download)
     bicubic = Upscaler(build("bicubic", config.scale), device="cpu", self_ensemble=False)
     yield using
     lr = str(config.lr_dir) if config.lr_dir else "made with MATLAB's bicubic"
     note = None
     if benchmark.full and not config.limit and len(paths) != benchmark.full:
         note = f"{benchmark.name} has {benchmark.full} images, and {len(paths)} were found"
-    yield Opened(benchmark.name, config.scale, name, protocol.description, lr, note)
+    yield Opened(benchmark.name, config.scale, name, protocol.description, lr, note, config.refs if with_refs else None)
 
     rows: list[Measured] = []
     for path in paths:
@@ -97,15 +116,26 @@ def evaluate(
         except RefsrError as error:
             yield Failed(str(path), str(error))
             continue
+        refs = None
+        if with_refs:
+            refs, unread = choose_references(config.refs, paths, path)
+            yield from unread
         begin = time.perf_counter()
-        sr = upscaler(sample.lr, config.scale)
+        size = sample.lr.height * config.scale, sample.lr.width * config.scale
+        enlarged = finished(upscaler.enlarge(sample.lr, *size, refs))
         seconds = time.perf_counter() - begin
-        ours, plain = (
-            score(to_tensor(image.pixels), sample.hr, config.scale, protocol)
-            for image in (sr, bicubic(sample.lr, config.scale))
-        )
-        rows.append(Measured(sample.name, ours.psnr, ours.ssim, plain.psnr, plain.ssim, seconds))
-        yield rows[-1]
+        sr = enlarged.picture
+
+        def scores(picture: Picture, hr: Tensor = sample.hr) -> Scores:
+            return score(to_tensor(picture.pixels), hr, config.scale, protocol)
+
+        ours, plain = scores(sr), scores(bicubic(sample.lr, config.scale))
+        row = Measured(sample.name, ours.psnr, ours.ssim, plain.psnr, plain.ssim, seconds)
+        if refs is not None:
+            alone = scores(upscaler(sample.lr, config.scale)).psnr if refs else ours.psnr
+            row = replace(row, alone_psnr=alone, ref_share=sum(use.share for use in enlarged.uses))
+        rows.append(row)
+        yield row
         if path in targets:
             make_folder(targets[path].parent)
             write_image(targets[path], sr)
@@ -129,7 +159,18 @@ def evaluate(
         bicubic_ssim=_mean(row.bicubic_ssim for row in rows),
         undefined=sum(not math.isfinite(row.psnr + row.ssim) for row in rows),
         seconds=sum(row.seconds for row in rows),
+        **(_about_references(config.refs, rows) if with_refs else {}),
     )
+
+
+def _about_references(refs: str, rows: list[Measured]) -> dict[str, Any]:
+    gains = [row.psnr - row.alone_psnr for row in rows if row.alone_psnr is not None]
+    return {
+        "refs": refs,
+        "alone_psnr": _mean(row.alone_psnr for row in rows if row.alone_psnr is not None),
+        "worst_gain": min(gains),
+        "ref_share": _mean(row.ref_share for row in rows if row.ref_share is not None),
+    }
 
 
 def _targets(config: EvaluateConfig, benchmark: Benchmark, paths: list[Path]) -> dict[Path, Path]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from refsr_cli.comparison import compare
 from refsr_cli.config import UpscaleConfig
 from refsr_cli.data.folders import is_image
 from refsr_cli.data.references import open_references
@@ -16,7 +17,7 @@ from refsr_cli.files import make_folder
 from refsr_cli.images import FORMATS, Picture, check_size, read_image, write_image
 from refsr_cli.inference.guided import SCALE as GUIDED_SCALE
 from refsr_cli.inference.guided import RefUse
-from refsr_cli.inference.upscaler import Enlarged, Upscaler, Using
+from refsr_cli.inference.upscaler import Enlarged, Upscaler, Using, finished
 from refsr_cli.reference.bank import RefBank
 
 DEFAULT_SCALE = 4
@@ -165,6 +166,9 @@ def _upscale_one(
     write_image(job.target, enlarged.picture, quality=config.quality)
     if config.trust_map and enlarged.trust is not None:
         write_image(config.trust_map, Picture(enlarged.trust[..., None], None, "png", None, None, None))
+    if config.compare:
+        plain = finished(upscaler.enlarge(picture, height, width)).picture
+        write_image(config.compare, compare(picture, plain, enlarged))
     yield Upscaled(str(job.source), str(job.target), width, height, time.perf_counter() - begin, enlarged.uses)
 
 
@@ -217,12 +221,14 @@ def _find_inputs(config: UpscaleConfig) -> tuple[list[_Input], list[Failed]]:
 
 def _plan(found: list[_Input], config: UpscaleConfig) -> list[_Job]:
     """What is to be written where. Raises BadSetting when two outputs are one, or an output is an input."""
-    if config.trust_map:
+    for option, extra in (("--trust-map", config.trust_map), ("--compare", config.compare)):
+        if extra is None:
+            continue
         if len(found) > 1:
-            raise BadSetting(f"--trust-map {config.trust_map} names one file for {len(found)} images")
-        if config.trust_map.exists() and not config.overwrite:
-            raise BadSetting(f"{config.trust_map} exists already; give --overwrite, or another --trust-map")
-        check_size(config.trust_map, 1, 1)
+            raise BadSetting(f"{option} {extra} names one file for {len(found)} images")
+        if extra.exists() and not config.overwrite:
+            raise BadSetting(f"{extra} exists already; give --overwrite, or another {option}")
+        check_size(extra, 1, 1)
     names_file = config.output is not None and bool(config.output.suffix) and not config.output.is_dir()
     if names_file and (len(found) > 1 or any(item.folder for item in found)):
         if config.output and config.output.suffix.lower() in FORMATS:

@@ -1,0 +1,76 @@
+"""Test sets with references, in the layout of CUFED5: `NAME_0.png` is the picture, `NAME_1.png` and so on show the same
+scene, the likest first."""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from refsr_cli.data.folders import is_image
+from refsr_cli.data.references import open_reference_file
+from refsr_cli.errors import BadSetting, Failed
+from refsr_cli.images import read_rgb8
+from refsr_cli.layers.resample import resize
+from refsr_cli.reference.bank import RefBank, open_reference
+
+_TARGET = re.compile(r"(.+)_0")
+
+CHANGED: dict[str, Callable[[Tensor], Tensor]] = {
+    "truth": lambda hr: hr,
+    "turned": lambda hr: hr.rot90(1, (1, 2)).contiguous(),
+    "scaled": lambda hr: _resized(hr, 0.8),
+    "noise": lambda hr: torch.randint(256, hr.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0)),
+}
+"""References made from the truth (3, H, W) uint8 itself, or in its size, to see what a net makes of them."""
+
+_CHOICES = "all, none, a number, L1 (only the first) and so on, unrelated, " + ", ".join(CHANGED)
+
+
+def _resized(image: Tensor, factor: float) -> Tensor:
+    height, width = (max(1, round(side * factor)) for side in image.shape[1:])
+    return resize(image[None].float(), height, width)[0].clamp(0, 255).round().to(torch.uint8)
+
+
+def targets_among(paths: Sequence[Path]) -> list[Path]:
+    """Of the files of a set in CUFED5's layout those to be enlarged; empty for another layout."""
+    found = [path for path in paths if _TARGET.fullmatch(path.stem)]
+    return found if any(references_of(path) for path in found) else []
+
+
+def references_of(target: Path) -> list[Path]:
+    """The references that lie beside `NAME_0.png`, in order of their number."""
+    match = _TARGET.fullmatch(target.stem)
+    if not match:
+        return []
+    pattern = re.compile(re.escape(match[1]) + r"_([1-9]\d*)")
+    numbered = {int(m[1]): path for path in target.parent.iterdir() if (m := pattern.fullmatch(path.stem))}
+    return [numbered[number] for number in sorted(numbered) if is_image(numbered[number])]
+
+
+def check_choice(choice: str) -> None:
+    """Raises BadSetting for a choice that `choose_references` does not know."""
+    if choice not in ("all", "none", "unrelated", *CHANGED) and not re.fullmatch(r"L?[1-9]\d*", choice):
+        raise BadSetting(f"--refs is {_CHOICES}, not {choice}")
+
+
+def choose_references(choice: str, paths: Sequence[Path], target: Path) -> tuple[RefBank, list[Failed]]:
+    """The references of `target`, one of `paths`, that `choice` stands for, and those that cannot be read.
+
+    "unrelated" are those of the picture half the set further, as sets list a scene in a row.
+    """
+    if choice in CHANGED:
+        return RefBank([open_reference(choice, lambda: CHANGED[choice](read_rgb8(target)))]), []
+    if choice == "unrelated":
+        target = paths[(list(paths).index(target) + len(paths) // 2) % len(paths)]
+    files = references_of(target)
+    if choice == "none":
+        files = []
+    elif choice.startswith("L"):
+        files = files[int(choice[1:]) - 1 : int(choice[1:])]
+    elif choice.isdigit():
+        files = files[: int(choice)]
+    opened = [open_reference_file(path) for path in files]
+    failed = [item for item in opened if isinstance(item, Failed)]
+    return RefBank([item for item in opened if not isinstance(item, Failed)]), failed
