@@ -149,7 +149,10 @@ def test_interrupted_in_the_middle(tmp_path):
     command = [sys.executable, "-m", "refsr_cli", "upscale", IMAGES / "kodak/kodim23.png", "-o", target]
     command += ["--model", "bicubic", "--tile", "16", "--self-ensemble", "-s", "8", "--json"]
     with subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+        list(map(str, command)),
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a job run in the background
     ) as process:
         assert process.stdout and b"using" in process.stdout.readline()
         time.sleep(0.3)

@@ -230,6 +230,8 @@ def test_references_that_cannot_be_used(pot, part, source, tmp_path):
         run(part, trust_map=tmp_path / "trust.png")
     with pytest.raises(BadSetting, match="one file for 2 images"):
         run(part, pot / "LR", refs=(str(pot / "ref"),), trust_map=tmp_path / "trust.png")
+    with pytest.raises(BadSetting, match="another file of this command"):
+        run(part, refs=(str(pot / "ref"),), output=tmp_path / "a.png", compare=tmp_path / "a.png")
     with pytest.raises(BadSetting, match="exists already"):
         (tmp_path / "trust.png").write_bytes(b"")
         run(part, refs=(str(pot / "ref"),), trust_map=tmp_path / "trust.png")

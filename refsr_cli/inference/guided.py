@@ -13,7 +13,7 @@ from refsr_cli.layers.resample import downscale
 from refsr_cli.reference.bank import Reference
 from refsr_cli.reference.descriptors import CELL
 from refsr_cli.reference.match import Match
-from refsr_cli.reference.transfer import VOTES_RADIUS, warp
+from refsr_cli.reference.transfer import VOTES_RADIUS, Source, warp
 from refsr_cli.reference.trust import TRUST_RADIUS, add_detail, gate
 
 SCALE = CELL
@@ -35,18 +35,18 @@ class RefUse:
     """Mean trust there."""
 
 
-def guided(run: Runner, match: Match, images: Sequence[Tensor]) -> TileRunner:
+def guided(run: Runner, match: Match, sources: Sequence[Source]) -> TileRunner:
     """`run` and what it misses on the references: the net enlarges the references, warped to the picture and shrunk,
     too, and the difference to what they were is the detail it cannot know. Its answers have the trust as fourth
     channel.
 
-    `match` is of the whole picture, `images` are (3, H, W) uint8, numbered as in it.
+    `match` is of the whole picture, `sources` are numbered as in it.
     """
 
     @torch.inference_mode()
     def run_tile(lr: Tensor, tile: Tile) -> Tensor:
         base = run(lr)
-        guide = warp(match.crop(tile.top, tile.left, tile.bottom, tile.right), images)
+        guide = warp(match.crop(tile.top, tile.left, tile.bottom, tile.right), sources)
         shown = guide[:, :3]
         detail = shown - run(downscale(shown, CELL).clamp(0, 1))
         sr, trust = add_detail(base, detail, gate(detail, guide), lr)

@@ -106,8 +106,8 @@ class Upscaler:
         if refs:
             lr = to_tensor(pixels)[0].to(self.device)
             chosen = refs.chosen(lr)
-            match, images = yield from match_all(lr, chosen)
-            run, halo = guided(net, match, images), halo + GUIDED_HALO
+            match, sources = yield from match_all(lr, chosen)
+            run, halo = guided(net, match, sources), halo + GUIDED_HALO
         if scale != self.model.scale:
             run, halo = resized(run, scale), halo + RESIZE_HALO
         tile = self.tile

@@ -11,6 +11,7 @@ from torch import Tensor
 from refsr_cli.layers.resample import resize
 from refsr_cli.reference.match import Match
 from refsr_cli.reference.matching import likeness, match_reference
+from refsr_cli.reference.transfer import Source
 
 MOST_REFERENCES = 8
 """References matched in full; of more than these the likest are taken."""
@@ -67,14 +68,14 @@ class RefBank:
         return [reference for reference in self.references if reference in likest]
 
 
-def match_all(lr: Tensor, references: Sequence[Reference]) -> Generator[int, None, tuple[Match, list[Tensor]]]:
-    """The best match of each pixel of `lr` (3, h, w) in any of the references, and their pixels as the match numbers
-    them. Yields the number of low-resolution pixels matched since it last yielded."""
-    best, best_score, images = None, None, []
+def match_all(lr: Tensor, references: Sequence[Reference]) -> Generator[int, None, tuple[Match, list[Source]]]:
+    """The best match of each pixel of `lr` (3, h, w) in any of the references, and what to read of them, as the match
+    numbers them. Yields the number of low-resolution pixels matched since it last yielded."""
+    best, best_score, sources = None, None, []
     for number, reference in enumerate(references):
         image = reference.load()
-        images.append(image)
         match = match_reference(lr, image.to(lr.device).float() / 255, number)
+        sources.append(Source.of(image, match))
         score = _smoothed(match.score)
         if best is None or best_score is None:
             best, best_score = match, score
@@ -84,7 +85,7 @@ def match_all(lr: Tensor, references: Sequence[Reference]) -> Generator[int, Non
         yield lr.shape[-2] * lr.shape[-1]
     if best is None:
         raise ValueError("there is no reference")
-    return best, images
+    return best, sources
 
 
 def _smoothed(score: Tensor) -> Tensor:

@@ -77,12 +77,10 @@ def survey(lr: Tensor, reference: Tensor) -> tuple[float, list[Tensor]]:
     number, queries = _survey_queries(lr)
     turns = _turns(lr.device)
     best, chosen, shares = -math.inf, 1.0, torch.ones(1)
-    scales = _scales(lr, reference)
-    likely = scales[: len(_SCALES) - 2]
-    for scale in scales:
+    for scale, likely in _scales(lr, reference).items():
         height, width = (max(1, round(side * scale / 2**number)) for side in reference.shape[-2:])
         cells = cell_map(resize(reference[None], height, width)[0])
-        tried = turns if scale in likely and cells[0].numel() <= _SURVEY_CANDIDATES else turns[:1]
+        tried = turns if likely and cells[0].numel() <= _SURVEY_CANDIDATES else turns[:1]
         scores = torch.stack([exhaustive(queries, turned_map(cells, turn)[0])[0] for turn in tried])
         quality = scores.mean(1)
         quality[0] += _PREFERENCE
@@ -115,11 +113,13 @@ def _survey_queries(lr: Tensor) -> tuple[int, Tensor]:
     return number, queries[textured[:: max(1, len(textured) // _SURVEY_QUERIES)]]
 
 
-def _scales(lr: Tensor, reference: Tensor) -> list[float]:
-    """Around the same size of pixels, and around the same size of pictures."""
+def _scales(lr: Tensor, reference: Tensor) -> dict[float, bool]:
+    """Scales around the same size of pixels, and around the same size of pictures, the likeliest first; for each
+    whether it is likely enough for turned references to be tried at it."""
     fitting = math.sqrt(lr.shape[-2] * lr.shape[-1] * CELL**2 / (reference.shape[-2] * reference.shape[-1]))
-    scales = [1.0, *_SCALES] + ([fitting * scale for scale in _SCALES] if not 0.6 < fitting < 1.7 else [])
-    return sorted({min(2.0, scale) for scale in scales}, key=lambda scale: abs(math.log(scale)))
+    centres = (1.0,) if 0.6 < fitting < 1.7 else (1.0, fitting)
+    scales = {min(2.0, centre * scale): 0.6 < scale < 1.7 for centre in centres for scale in _SCALES}
+    return dict(sorted(scales.items(), key=lambda item: abs(math.log(item[0]))))
 
 
 def _turns(device: torch.device) -> list[Tensor]:

@@ -5,11 +5,13 @@ agree the reference can be trusted; where they differ it cannot, and their varia
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from refsr_cli.layers.resample import resize
 from refsr_cli.reference.descriptors import CELL
 from refsr_cli.reference.match import Match
 
@@ -17,14 +19,37 @@ VOTES_RADIUS = 2
 """Cells around a pixel, on each side, whose matches are asked."""
 _BLOCK, _REACH = 1024, 4
 """Side of the parts in which a reference is read, and the pixels around one that interpolation may need."""
+_ALIASING = 1.3
+"""Pixels of a reference for one of the result, along a side, above which it is made smaller first."""
 _SMOOTH = 5
 """High-resolution pixels, a side, of the mean that is taken off before votes are compared: only detail counts."""
 
 
-def warp(match: Match, references: Sequence[Tensor]) -> Tensor:
+@dataclass(frozen=True)
+class Source:
+    """A reference in the size in which it is read."""
+
+    image: Tensor
+    """(3, H, W) uint8."""
+    ratio: tuple[float, float]
+    """Its height and width for those of the reference, as positions are in pixels of that."""
+
+    @classmethod
+    def of(cls, image: Tensor, match: Match) -> "Source":
+        """`image` (3, H, W) uint8, made smaller where it shows things so much larger than the picture does that
+        reading single pixels would alias."""
+        stretch = float(match.affine.permute(2, 3, 0, 1).det().abs().sqrt().median())
+        if stretch < _ALIASING:
+            return cls(image, (1.0, 1.0))
+        height, width = (max(1, round(side / stretch)) for side in image.shape[1:])
+        small = resize(image[None].float(), height, width)[0].clamp(0, 255).add(0.5).to(torch.uint8)
+        return cls(small, (height / image.shape[1], width / image.shape[2]))
+
+
+def warp(match: Match, references: Sequence[Source]) -> Tensor:
     """(1, 5, 4*h, 4*w): the mean of the votes in RGB, the variance of their detail, the score of the match.
 
-    `match` is about h x w cells, `references` are (3, H, W) uint8, numbered as in it.
+    `match` is about h x w cells, `references` are numbered as in it.
     """
     height, width = match.score.shape
     total = torch.zeros(1, 3, CELL * height, CELL * width, device=match.pos.device)
@@ -48,7 +73,7 @@ def _mean(x: Tensor) -> Tensor:
     return F.avg_pool2d(padded, _SMOOTH, stride=1)
 
 
-def _vote(match: Match, references: Sequence[Tensor], down: int, right: int) -> Tensor:
+def _vote(match: Match, references: Sequence[Source], down: int, right: int) -> Tensor:
     """(1, 3, 4*h, 4*w): every pixel as the match of the cell `down` and `right` before its own shows it, as bright as
     the picture is."""
     height, width = match.score.shape
@@ -62,7 +87,9 @@ def _vote(match: Match, references: Sequence[Tensor], down: int, right: int) -> 
     shown = torch.empty(3, *ref_id.shape, device=pos.device)
     for number in ref_id.unique().tolist():
         chosen = ref_id == number
-        shown[:, chosen] = sample(references[number], pos[:, chosen])
+        source = references[number]
+        ratio = torch.tensor(source.ratio, device=pos.device).view(2, 1)
+        shown[:, chosen] = sample(source.image, pos[:, chosen] * ratio)
     tone = match.tone[:, from_row][..., from_column]
     return (shown * tone[:1] + tone[1:])[None]
 

@@ -150,7 +150,9 @@ def _upscale_one(
     if width * height > LARGEST_RESULT and not config.allow_large:
         raise BadImage(f"{job.source} would become {width}x{height} pixels; if that is right, add --allow-large")
     check_size(job.target, width, height)
-    make_folder(job.target.parent)
+    for path in (job.target, config.trust_map, config.compare):
+        if path:
+            make_folder(path.parent)
     if not os.access(job.target.parent, os.W_OK):
         raise BadFile(f"the folder {job.target.parent} cannot be written to; give another --output")
     total, done = upscaler.work(picture, height, width, refs), 0
@@ -221,14 +223,6 @@ def _find_inputs(config: UpscaleConfig) -> tuple[list[_Input], list[Failed]]:
 
 def _plan(found: list[_Input], config: UpscaleConfig) -> list[_Job]:
     """What is to be written where. Raises BadSetting when two outputs are one, or an output is an input."""
-    for option, extra in (("--trust-map", config.trust_map), ("--compare", config.compare)):
-        if extra is None:
-            continue
-        if len(found) > 1:
-            raise BadSetting(f"{option} {extra} names one file for {len(found)} images")
-        if extra.exists() and not config.overwrite:
-            raise BadSetting(f"{extra} exists already; give --overwrite, or another {option}")
-        check_size(extra, 1, 1)
     names_file = config.output is not None and bool(config.output.suffix) and not config.output.is_dir()
     if names_file and (len(found) > 1 or any(item.folder for item in found)):
         if config.output and config.output.suffix.lower() in FORMATS:
@@ -251,7 +245,23 @@ def _plan(found: list[_Input], config: UpscaleConfig) -> list[_Job]:
                 "give another --output, --skip-existing or --overwrite"
             )
         taken[target] = job.source
+    _check_extras(config, len(found), {*sources, *taken})
     return jobs
+
+
+def _check_extras(config: UpscaleConfig, count: int, used: set[Path]) -> None:
+    """Raises BadSetting when a trust map or a sheet cannot be written, or would take the place of another file."""
+    for option, extra in (("--trust-map", config.trust_map), ("--compare", config.compare)):
+        if extra is None:
+            continue
+        if count > 1:
+            raise BadSetting(f"{option} {extra} names one file for {count} images")
+        if extra.resolve() in used:
+            raise BadSetting(f"{option} {extra} is another file of this command; give another name")
+        if extra.exists() and not config.overwrite:
+            raise BadSetting(f"{extra} exists already; give --overwrite, or another {option}")
+        check_size(extra, 1, 1)
+        used.add(extra.resolve())
 
 
 def _target(item: _Input, config: UpscaleConfig, names_file: bool) -> Path:
