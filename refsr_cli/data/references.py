@@ -13,7 +13,7 @@ from refsr_cli.reference.bank import SMALLEST_SIDE, Reference, open_reference
 def open_references(names: Sequence[str]) -> Iterator[Reference | Failed]:
     """Every reference that `names` stand for; Failed for one that cannot be used, with the reason.
 
-    Each is decoded once, and again when it is needed if it is large. Raises BadData when a name stands for nothing.
+    Each is decoded once to know it, and again when it is needed. Raises BadData when a name stands for nothing.
     """
     for path in dict.fromkeys(path for name in names for path in _paths(name)):
         yield open_reference_file(path)

@@ -18,7 +18,6 @@ MOST_REFERENCES = 8
 SMALLEST_SIDE = 16
 """Pixels a side below which a reference has nothing to show."""
 _THUMBNAIL_PIXELS = 256 * 256
-_KEPT_BYTES = 2**28
 _SMOOTH = 9
 """Cells, a side, over which scores are averaged before one reference is preferred to another."""
 
@@ -33,7 +32,7 @@ class Reference:
     digest: str
     """Of the pixels: what is in the file decides, never its name or place."""
     thumbnail: Tensor
-    """(3, h, w) float in [0, 1], about 256x256 pixels."""
+    """(3, h, w) uint8, about 256x256 pixels: all that is kept of it, as there may be thousands."""
     size: tuple[int, int]
     """Height and width."""
 
@@ -45,8 +44,8 @@ def open_reference(name: str, load: Callable[[], Tensor]) -> Reference:
     shrink = min(1.0, (_THUMBNAIL_PIXELS / (height * width)) ** 0.5)
     small = resize(image[None].float() / 255, max(1, round(height * shrink)), max(1, round(width * shrink)))[0]
     digest = hashlib.sha256(f"{height}x{width}".encode() + image.numpy().tobytes()).hexdigest()
-    kept = (lambda: image) if image.numel() <= _KEPT_BYTES // MOST_REFERENCES else load
-    return Reference(name, kept, digest, small.clamp(0, 1), (height, width))
+    thumbnail = small.clamp(0, 1).mul(255).round().to(torch.uint8)
+    return Reference(name, load, digest, thumbnail, (height, width))
 
 
 class RefBank:
@@ -63,9 +62,11 @@ class RefBank:
         """The references likest `lr` (3, h, w), at most MOST_REFERENCES, in order of content."""
         if len(self.references) <= MOST_REFERENCES:
             return self.references
-        by_likeness = sorted(self.references, key=lambda reference: -likeness(lr, reference.thumbnail))
-        likest = by_likeness[:MOST_REFERENCES]
-        return [reference for reference in self.references if reference in likest]
+        by_likeness = sorted(
+            self.references, key=lambda reference: -likeness(lr, reference.thumbnail.to(lr.device) / 255)
+        )
+        likest = {reference.digest for reference in by_likeness[:MOST_REFERENCES]}
+        return [reference for reference in self.references if reference.digest in likest]
 
 
 def match_all(lr: Tensor, references: Sequence[Reference]) -> Generator[int, None, tuple[Match, list[Source]]]:
