@@ -167,9 +167,9 @@ def reference_set(tmp_path) -> Path:
 @pytest.mark.parametrize(
     ("refs", "least", "most"),
     [
-        ("all", 3, 99),
-        ("1", 3, 99),
-        ("L1", 3, 99),
+        ("all", 1, 99),
+        ("1", 1, 99),
+        ("L1", 1, 99),
         ("L2", -0.05, 0.5),
         ("L5", 0, 0),
         ("truth", 8, 99),

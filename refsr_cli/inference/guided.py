@@ -20,6 +20,8 @@ SCALE = CELL
 """The scale of the nets that references can help."""
 GUIDED_HALO = VOTES_RADIUS + TRUST_RADIUS
 """Low-resolution pixels that guidance sees beyond what the net itself sees."""
+GUIDED_BYTES = 6000.0
+"""Bytes for each low-resolution pixel that guidance takes besides the net: votes, their places, two results."""
 _USED = 26
 """Trust, in 0..255, above which a reference counts as used."""
 

@@ -11,7 +11,7 @@ import torch
 from refsr_cli.errors import BadSetting
 from refsr_cli.images import Picture, Pixels, bleed_color, to_tensor
 from refsr_cli.inference.device import pick_device, pick_precision
-from refsr_cli.inference.guided import GUIDED_HALO, SCALE, RefUse, guided, uses
+from refsr_cli.inference.guided import GUIDED_BYTES, GUIDED_HALO, SCALE, RefUse, guided, uses
 from refsr_cli.inference.memory import SMALLEST_TILE, bytes_per_pixel, tile_side
 from refsr_cli.inference.runner import ensembled, runner_for
 from refsr_cli.inference.tiling import RESIZE_HALO, everywhere, resized, run_tiles
@@ -102,17 +102,18 @@ class Upscaler:
         net, halo = runner_for(self.model, self.precision), self.model.receptive_field
         if self.self_ensemble:
             net = ensembled(net)
-        run, match, chosen = everywhere(net), None, []
+        run, match, chosen, pixel_bytes = everywhere(net), None, [], self._pixel_bytes
         if refs:
             lr = to_tensor(pixels)[0].to(self.device)
             chosen = refs.chosen(lr)
             match, sources = yield from match_all(lr, chosen)
             run, halo = guided(net, match, sources), halo + GUIDED_HALO
+            pixel_bytes += GUIDED_BYTES
         if scale != self.model.scale:
             run, halo = resized(run, scale), halo + RESIZE_HALO
         tile = self.tile
         if tile is None and self.model.tileable:
-            tile = tile_side(self._pixel_bytes, halo, self.memory, self.device)
+            tile = tile_side(pixel_bytes, halo, self.memory, self.device)
         large, trust = yield from run_tiles(run, pixels, scale, tile=tile or None, halo=halo, device=self.device)
         if match is None or trust is None:
             return large, None

@@ -22,6 +22,8 @@ _FLAT = 1e-3
 _PER_CELL = 2
 """Samples of a cell map for each cell, along each side."""
 MAP_STEP = CELL // _PER_CELL
+_BAND = 64
+"""Rows worked on at once, so that large images need little memory; a multiple of MAP_STEP."""
 
 
 def cell_map(image: Tensor) -> Tensor:
@@ -35,9 +37,14 @@ def cell_map(image: Tensor) -> Tensor:
     far = -0.5 * offset**3 + 2.5 * offset**2 - 4 * offset + 2
     kernel = torch.where(offset <= 1, near, far)
     kernel = kernel / kernel.sum()
-    planes = mirror(image[:, None], taps // 2)
-    rows = F.conv2d(planes, kernel.view(1, 1, -1, 1), stride=(MAP_STEP, 1))
-    return F.conv2d(rows, kernel.view(1, 1, 1, -1), stride=(1, MAP_STEP))[:, 0]
+    bands = []
+    padded = mirror(image, taps // 2)
+    for start in range(0, image.shape[1] + 1, _BAND):
+        # a sample every MAP_STEP rows, from those that begin in this band
+        band = padded[:, start : min(start + _BAND, image.shape[1] + 1) - 1 + taps, :]
+        rows = F.conv2d(band[:, None], kernel.view(1, 1, -1, 1), stride=(MAP_STEP, 1))
+        bands.append(F.conv2d(rows, kernel.view(1, 1, 1, -1), stride=(1, MAP_STEP))[:, 0])
+    return torch.cat(bands, 1)
 
 
 def sample_cells(cells: Tensor, pos: Tensor) -> Tensor:
@@ -60,10 +67,15 @@ def describe(lr: Tensor, rows: slice | None = None) -> Tensor:
     """(3, h, w) to (h * w, 147): the descriptor of every pixel, or of those in `rows`; the picture is continued beyond
     its border."""
     rows = rows or slice(0, lr.shape[1])
-    padded = F.pad(lr[None], (RADIUS,) * 4, mode="replicate")[:, :, rows.start : rows.stop + 2 * RADIUS]
-    side = 2 * RADIUS + 1
-    surroundings = F.unfold(padded, side)[0].T
-    return normalized(surroundings.reshape(-1, 3, side * side))
+    width, side = lr.shape[2], 2 * RADIUS + 1
+    padded = F.pad(lr[None], (RADIUS,) * 4, mode="replicate")
+    descriptors = lr.new_empty((rows.stop - rows.start) * width, 3 * side * side)
+    for start in range(rows.start, rows.stop, _BAND):
+        stop = min(start + _BAND, rows.stop)
+        surroundings = F.unfold(padded[:, :, start : stop + 2 * RADIUS], side)[0].T
+        part = slice((start - rows.start) * width, (stop - rows.start) * width)
+        descriptors[part] = normalized(surroundings.reshape(-1, 3, side * side))
+    return descriptors
 
 
 def describe_map(cells: Tensor, most: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -80,16 +80,22 @@ class Level:
     def tone(self, field: "Field") -> Tensor:
         """(4, h, w): the contrast, and what is to be added in RGB, that make the reference as bright as the picture,
         by least squares over each cell's surroundings."""
-        padded = F.pad(self.lr[None], (RADIUS,) * 4, mode="replicate")
-        ours = F.unfold(padded, 2 * RADIUS + 1)[0].T.reshape(len(self.descriptors), 3, -1)
         tones = []
         for part, shown in self._surroundings(field.pos, field.affine):
-            mean, own_mean = shown.mean(2, keepdim=True), ours[part].mean(2, keepdim=True)
+            ours = self._own_surroundings(part)
+            mean, own_mean = shown.mean(2, keepdim=True), ours.mean(2, keepdim=True)
             known = _TONE_NOISE**2 * shown[0].numel()
-            shared = ((shown - mean) * (ours[part] - own_mean)).sum((1, 2)) + known
+            shared = ((shown - mean) * (ours - own_mean)).sum((1, 2)) + known
             contrast = (shared / ((shown - mean).square().sum((1, 2)) + known)).clamp(_LEAST_CONTRAST, _MOST_CONTRAST)
             tones.append(torch.cat([contrast[:, None], own_mean[..., 0] - contrast[:, None] * mean[..., 0]], 1))
         return torch.cat(tones).T.reshape(4, self.height, self.width)
+
+    def _own_surroundings(self, part: slice) -> Tensor:
+        """What the picture shows around these cells: (n, 3, 49)."""
+        number = torch.arange(part.start, min(part.stop, len(self.descriptors)), device=self.lr.device)
+        row = (number // self.width).view(-1, 1) + self.window[0].long()
+        column = (number % self.width).view(-1, 1) + self.window[1].long()
+        return self.lr[:, row.clamp(0, self.height - 1), column.clamp(0, self.width - 1)].transpose(0, 1)
 
     def _surroundings(self, pos: Tensor, affine: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """What the reference shows around some of the cells at a time: their numbers, (n, 3, 49)."""
