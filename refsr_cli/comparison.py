@@ -8,6 +8,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from refsr_cli.images import Picture, Pixels
+from refsr_cli.images.eight_bits import rounded
 from refsr_cli.inference.upscaler import Enlarged
 
 _COLUMN, _MARGIN, _LABEL = 360, 12, 26
@@ -33,10 +34,7 @@ def compare(source: Picture, plain: Picture, enlarged: Enlarged) -> Picture:
         ("input", _rgb(source.pixels).resize(result.size, Image.Resampling.NEAREST)),
         ("without references", _rgb(plain.pixels)),
         ("with references", result),
-        (
-            "trust",
-            Image.fromarray(trust if trust is not None else np.zeros(result.size[::-1], np.uint8)).convert("RGB"),
-        ),
+        ("trust", _rgb(np.zeros((*result.size[::-1], 1), np.uint8) if trust is None else trust[..., None])),
     ]
     places = _changed_most(plain.pixels, enlarged)
     height = max(1, round(_COLUMN * result.height / result.width))
@@ -51,7 +49,7 @@ def compare(source: Picture, plain: Picture, enlarged: Enlarged) -> Picture:
 
 
 def _rgb(pixels: Pixels) -> Image.Image:
-    eight = (pixels // 257).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
+    eight = rounded(pixels)
     return Image.fromarray(np.ascontiguousarray(np.broadcast_to(eight, (*eight.shape[:2], 3))))
 
 

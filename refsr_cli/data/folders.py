@@ -1,5 +1,6 @@
 """Folders of images."""
 
+import glob
 from pathlib import Path
 
 from refsr_cli.errors import BadData
@@ -9,6 +10,12 @@ from refsr_cli.images import FORMATS
 def is_image(path: Path) -> bool:
     """Whether `path` is a file whose name ends like that of an image refsr reads, and is not hidden."""
     return path.suffix.lower() in FORMATS and not path.name.startswith(".") and path.is_file()
+
+
+def match_images(pattern: str) -> list[Path]:
+    """The images that a pattern such as `a/*.png` stands for, in order of path; `**` is any folders."""
+    found = sorted(Path(match) for match in glob.glob(pattern, recursive=True))  # noqa: PTH207 (may be absolute)
+    return [path for path in found if is_image(path)]
 
 
 def find_images(folder: Path) -> list[Path]:

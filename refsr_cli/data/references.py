@@ -1,10 +1,9 @@
 """Reference photos by the names that people give them: files, folders, patterns."""
 
-import glob
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from refsr_cli.data.folders import find_images, is_image
+from refsr_cli.data.folders import find_images, match_images
 from refsr_cli.errors import BadData, Failed, RefsrError
 from refsr_cli.images import read_rgb8
 from refsr_cli.reference.bank import SMALLEST_SIDE, Reference, open_reference
@@ -25,8 +24,7 @@ def _paths(name: str) -> list[Path]:
         return find_images(path)
     if path.exists() or path.is_symlink():
         return [path]
-    found = [Path(match) for match in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207 (may be absolute)
-    images = [match for match in found if is_image(match)]
+    images = match_images(name)
     if not images:
         raise BadData(f"the reference {name} is not there")
     return images

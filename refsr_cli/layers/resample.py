@@ -29,6 +29,11 @@ def resize(x: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(x, (height, width), mode="bicubic", antialias=True, align_corners=False)
 
 
+def local_mean(x: Tensor, side: int) -> Tensor:
+    """Mean of (N, C, H, W) over a square of odd `side` around each pixel, the picture continued beyond its border."""
+    return F.avg_pool2d(F.pad(x, (side // 2,) * 4, mode="replicate"), side, stride=1)
+
+
 def downscale(x: Tensor, scale: int) -> Tensor:
     """(N, C, scale*h, scale*w) float to (N, C, h, w), equal to MATLAB's `imresize(x, 1/scale)`; not clamped."""
     height, width = x.shape[-2] // scale, x.shape[-1] // scale

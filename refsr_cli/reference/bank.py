@@ -5,10 +5,9 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from refsr_cli.layers.resample import resize
+from refsr_cli.layers.resample import local_mean, resize
 from refsr_cli.reference.match import Match
 from refsr_cli.reference.matching import likeness, match_reference
 from refsr_cli.reference.transfer import Source
@@ -77,7 +76,7 @@ def match_all(lr: Tensor, references: Sequence[Reference]) -> Generator[int, Non
         image = reference.load()
         match = match_reference(lr, image.to(lr.device).float() / 255, number)
         sources.append(Source.of(image, match))
-        score = _smoothed(match.score)
+        score = local_mean(match.score[None, None], _SMOOTH)[0, 0]
         if best is None or best_score is None:
             best, best_score = match, score
         else:
@@ -87,8 +86,3 @@ def match_all(lr: Tensor, references: Sequence[Reference]) -> Generator[int, Non
     if best is None:
         raise ValueError("there is no reference")
     return best, sources
-
-
-def _smoothed(score: Tensor) -> Tensor:
-    padded = F.pad(score[None, None], (_SMOOTH // 2,) * 4, mode="replicate")
-    return F.avg_pool2d(padded, _SMOOTH, stride=1)[0, 0]

@@ -187,7 +187,10 @@ def _perturb(level: Level, field: Field, generator: torch.Generator, shift: floa
 
 def _fit(level: Level, field: Field, margin: float) -> Field:
     """Tries the affine map that fits the neighbours' places best, those that disagree counting little."""
-    bands = [_fit_rows(level, field, rows) for rows in _bands(level)]
+    known = F.pad(field.score.clamp(0, 1)[None] ** 4, (_FIT_RADIUS,) * 4)  # nothing is known outside
+    places = F.pad(field.pos, (_FIT_RADIUS,) * 4, mode="replicate")
+    around = torch.cat([places, known])
+    bands = [_fit_rows(level, field, around, rows) for rows in _bands(level)]
     pos, affine = (torch.cat(parts, -2) for parts in zip(*bands, strict=True))
     return _try(level, field, pos, affine, margin)
 
@@ -197,12 +200,13 @@ def _bands(level: Level) -> Iterator[slice]:
     return (slice(start, min(start + rows, level.height)) for start in range(0, level.height, rows))
 
 
-def _fit_rows(level: Level, field: Field, rows: slice) -> tuple[Tensor, Tensor]:
-    """Robust local least squares for these rows: places (2, r, w) and affine maps (2, 2, r, w)."""
+def _fit_rows(level: Level, field: Field, around: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+    """Robust local least squares for these rows: places (2, r, w) and affine maps (2, 2, r, w). `around` holds place
+    and weight (3, h + 6, w + 6) of every cell and of what lies beyond the border."""
     offset = neighbours(_FIT_RADIUS, field.pos.device)
-    trust = field.score.clamp(0, 1) ** 4
-    places = torch.stack([_around(plane, rows) for plane in field.pos])
-    known = _around(trust, rows) * _around(torch.ones_like(trust), rows, outside=0.0)
+    band = around[None, :, rows.start : rows.stop + 2 * _FIT_RADIUS]
+    seen = F.unfold(band, 2 * _FIT_RADIUS + 1).view(3, -1, rows.stop - rows.start, level.width)
+    places, known = seen[:2], seen[2]
     basis = torch.cat([torch.ones_like(offset[:1]), offset])
     ridge = torch.diag(torch.tensor([0.3, 8.0, 8.0], device=offset.device))
     pos, affine = field.pos[:, rows], field.affine[:, :, rows]
@@ -217,14 +221,3 @@ def _fit_rows(level: Level, field: Field, rows: slice) -> tuple[Tensor, Tensor]:
         pos = pos + change[..., 0, :].permute(2, 0, 1)
         affine = affine + (change[..., 1:, :] / level.step[:, None]).permute(3, 2, 0, 1)
     return pos, affine
-
-
-def _around(plane: Tensor, rows: slice, outside: float | None = None) -> Tensor:
-    """(h, w) to (49, r, w): the surroundings of each cell of these rows, continued (or filled) outside."""
-    radius, width = _FIT_RADIUS, plane.shape[1]
-    if outside is None:
-        padded = F.pad(plane[None, None], (radius,) * 4, mode="replicate")
-    else:
-        padded = F.pad(plane[None, None], (radius,) * 4, value=outside)
-    band = padded[:, :, rows.start : rows.stop + 2 * radius]
-    return F.unfold(band, 2 * radius + 1).view(-1, rows.stop - rows.start, width)

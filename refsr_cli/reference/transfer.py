@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refsr_cli.layers.resample import resize
+from refsr_cli.layers.resample import local_mean, resize
 from refsr_cli.reference.descriptors import CELL
 from refsr_cli.reference.match import Match
 
@@ -58,7 +58,7 @@ def warp(match: Match, references: Sequence[Source]) -> Tensor:
     for down in range(-VOTES_RADIUS, VOTES_RADIUS + 1):
         for right in range(-VOTES_RADIUS, VOTES_RADIUS + 1):
             vote = _vote(match, references, down, right)
-            detail = vote - _mean(vote)
+            detail = vote - local_mean(vote, _SMOOTH)
             total += vote
             detail_total += detail
             detail_squares += detail.square()
@@ -66,11 +66,6 @@ def warp(match: Match, references: Sequence[Source]) -> Tensor:
     variance = (detail_squares / votes - (detail_total / votes).square()).clamp(min=0).mean(1, keepdim=True)
     score = F.interpolate(match.score[None, None], scale_factor=CELL, mode="bilinear")
     return torch.cat([total / votes, variance, score], 1)
-
-
-def _mean(x: Tensor) -> Tensor:
-    padded = F.pad(x, (_SMOOTH // 2,) * 4, mode="replicate")
-    return F.avg_pool2d(padded, _SMOOTH, stride=1)
 
 
 def _vote(match: Match, references: Sequence[Source], down: int, right: int) -> Tensor:

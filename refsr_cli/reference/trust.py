@@ -7,7 +7,7 @@ a true detail leaves as it is.
 import torch.nn.functional as F
 from torch import Tensor
 
-from refsr_cli.layers.resample import downscale
+from refsr_cli.layers.resample import downscale, local_mean
 from refsr_cli.reference.descriptors import CELL
 
 _AREA = 9
@@ -28,8 +28,8 @@ _VETO_AREA = 9
 def gate(detail: Tensor, guide: Tensor) -> Tensor:
     """By how much `detail` (1, 3, H, W) is believed, in [0, 1]: (1, 1, H, W). `guide` is that of `warp`."""
     variance, score = guide[:, 3:4], guide[:, 4:5]
-    energy = _gathered(detail.square().mean(1, keepdim=True))
-    spread = _gathered(variance)
+    energy = local_mean(detail.square().mean(1, keepdim=True), _AREA)
+    spread = local_mean(variance, _AREA)
     evidence = energy / (energy + _DISAGREEMENT * spread + 1e-8) * _ramp(score, _SCORES)
     return _ramp(evidence, _EVIDENCE)
 
@@ -63,8 +63,3 @@ def _misfit(sr: Tensor, lr: Tensor) -> Tensor:
 
 def _up(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=CELL, mode="bilinear")
-
-
-def _gathered(x: Tensor) -> Tensor:
-    padded = F.pad(x, (_AREA // 2,) * 4, mode="replicate")
-    return F.avg_pool2d(padded, _AREA, stride=1)

@@ -1,6 +1,5 @@
 """Image files in, larger image files out."""
 
-import glob
 import os
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from refsr_cli.comparison import compare
 from refsr_cli.config import UpscaleConfig
-from refsr_cli.data.folders import is_image
+from refsr_cli.data.folders import is_image, match_images
 from refsr_cli.data.references import open_references
 from refsr_cli.engine import open_upscaler
 from refsr_cli.errors import BadData, BadFile, BadImage, BadSetting, Failed, RefsrError, UnknownName
@@ -211,8 +210,7 @@ def _find_inputs(config: UpscaleConfig) -> tuple[list[_Input], list[Failed]]:
         elif path.exists() or path.is_symlink():
             images, problem = [_Input(path, Path(path.name), None)], ""
         else:
-            matches = sorted(Path(match) for match in glob.glob(name, recursive=True))  # noqa: PTH207 (a pattern may be absolute)
-            images = [_Input(file, Path(file.name), None) for file in matches if is_image(file)]
+            images = [_Input(file, Path(file.name), None) for file in match_images(name)]
             problem = f"{name} is not there"
         if not images:
             missing.append(Failed(name, problem))
