@@ -245,7 +245,7 @@ def evaluate(
     ],
     scale: Scale = EvaluateConfig.scale,
     protocol: Annotated[
-        str | None, typer.Option(help="y, rgb, ntire or srgan.", show_default="that of the dataset")
+        str | None, typer.Option(help="y, rgb, ntire, srgan, c2, ttsr or masa.", show_default="that of the dataset")
     ] = EvaluateConfig.protocol,
     lr_dir: Annotated[
         Path | None, typer.Option(help="Folder of low-resolution images.", show_default="made from the images")
@@ -259,6 +259,9 @@ def evaluate(
         ),
     ] = EvaluateConfig.refs,
     data_root: DataRoot = EvaluateConfig.data_root,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch the dataset first, where refsr knows it: CUFED5.")
+    ] = EvaluateConfig.download,
     limit: Annotated[int | None, typer.Option(help="Only the first so many images.")] = EvaluateConfig.limit,
     save: Annotated[Path | None, typer.Option(help="Folder to write the results to.")] = EvaluateConfig.save,
     csv: Annotated[Path | None, typer.Option(help="File to write the table to.")] = EvaluateConfig.csv,
@@ -294,6 +297,20 @@ def train(
     data: Annotated[
         Path | None, typer.Option(help="Folder of photos.", show_default="DIV2K under the data root")
     ] = TrainConfig.data,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(help="Folder of pictures with references: CUFED's or CUFED5's layout, or a folder a scene."),
+    ] = TrainConfig.pairs,
+    samples: Annotated[int, typer.Option(help="Windows with references to prepare.")] = TrainConfig.samples,
+    foreign: Annotated[
+        float, typer.Option(help="Part of them whose references show another scene.")
+    ] = TrainConfig.foreign,
+    prepared: Annotated[
+        Path | None, typer.Option(help="Folder for what is prepared.", show_default="in the run directory")
+    ] = TrainConfig.prepared,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that prepare.", show_default="one a processor")
+    ] = TrainConfig.workers,
     val: Annotated[
         str | None, typer.Option(help="Test set to score on as it goes: a name or a folder.")
     ] = TrainConfig.val,

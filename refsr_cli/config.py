@@ -101,6 +101,8 @@ class EvaluateConfig(NetConfig):
     """Folder of low-resolution images to use instead of those made from the high-resolution ones."""
     data_root: Path | None = None
     """Folder that holds the named datasets; $REFSR_DATA or the user's cache when None."""
+    download: bool = False
+    """Whether a named dataset that refsr knows where to find is fetched first."""
     refs: str = "all"
     """Which references of a set that has them: all, none, a number, L1 to L5, or ones made to test with."""
     limit: int | None = None
@@ -127,6 +129,16 @@ class TrainConfig:
     data: Path | None = None
     """Folder of training photos; DIV2K under the data root, else the packaged trial photos when None."""
     data_root: Path | None = None
+    pairs: Path | None = None
+    """Folder of pictures with references, for nets that merge them."""
+    samples: int = 1000
+    """How many windows with references are prepared, and `foreign` the part of them whose references show something
+    else."""
+    foreign: float = 0.35
+    prepared: Path | None = None
+    """Folder for what is prepared, which other trainings can use again; `samples` in the run directory when None."""
+    workers: int | None = None
+    """Processes that prepare; one a processor when None."""
     val: str | None = None
     """Benchmark name or folder that is scored as the training goes on; the packaged trial photos when None."""
     out: Path | None = None
@@ -162,7 +174,7 @@ class TrainConfig:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "patch", "candidates", "halve_every", "validate_every", "log_every"):
+        for name in ("steps", "batch", "patch", "candidates", "halve_every", "validate_every", "log_every", "samples"):
             _require(
                 getattr(self, name) >= 1, f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}"
             )
@@ -172,6 +184,8 @@ class TrainConfig:
         _require(
             self.checkpoint_minutes >= 0, f"--checkpoint-minutes must not be negative, not {self.checkpoint_minutes}"
         )
+        _require(0 <= self.foreign <= 1, f"--foreign is a part between 0 and 1, not {self.foreign}")
+        _require(self.workers is None or self.workers >= 0, f"--workers must not be negative, not {self.workers}")
         _require(0 <= self.ema < 1, f"--ema must be at least 0 and below 1, not {self.ema}")
         _require(0 <= self.seed < 2**63, f"--seed must be at least 0 and below 2^63, not {self.seed}")
         _require(self.warmup >= 0 and self.clip >= 0, "--warmup and --clip must not be negative")
@@ -185,7 +199,9 @@ def resumed(folder: Path, changes: dict[str, Any]) -> TrainConfig:
     file = folder / "config.json"
     try:
         saved = dict(json.loads(file.read_text("utf-8")))
-        paths = {name: Path(saved[name]) for name in ("data", "data_root", "out") if saved.get(name)}
+        paths = {
+            name: Path(saved[name]) for name in ("data", "data_root", "out", "pairs", "prepared") if saved.get(name)
+        }
         return TrainConfig(**{**saved, **paths, **changes, "resume": folder})
     except (OSError, ValueError, TypeError) as error:
         raise BadSetting(

@@ -217,9 +217,27 @@ def _started(display: Display, record: dict[str, Any]) -> None:
             "which is only a trial of the command[/yellow]"
         )
     skipped = f" ({record['skipped']} files left out: too small or not readable)" if record["skipped"] else ""
+    pairs = f" and {record['pairs']} pictures with references" if record["pairs"] else ""
     display.line(
         f"training {record['model']} x{record['scale']}, {record['parameters']:,} parameters, on {record['photos']} "
-        f"photos{skipped}, {record['device']}; everything goes to {escape(str(record['out']))}"
+        f"photos{pairs}{skipped}, {record['device']}; everything goes to {escape(str(record['out']))}"
+    )
+
+
+def _fetching(display: Display, record: dict[str, Any]) -> None:
+    done, count = record["done"], record["count"]
+    if done in (0, count) or done % 50 == 0:
+        display.line(
+            f"{record['dataset']}: {done} of {count} files of {record['source']} ({record['terms']}) "
+            f"are in {escape(str(record['folder']))}"
+        )
+
+
+def _preparing(display: Display, record: dict[str, Any]) -> None:
+    skipped = f", {record['skipped']} left out: too small or not readable" if record["skipped"] else ""
+    display.line(
+        f"{record['done']:,} of {record['count']:,} windows matched with their references{skipped}, "
+        f"about {_duration(record['remaining_seconds'])} to go"
     )
 
 
@@ -272,6 +290,8 @@ _SHOWN: dict[str, Callable[[Display, dict[str, Any]], None]] = {
     "measured": _measured,
     "summary": _summary,
     "started": _started,
+    "preparing": _preparing,
+    "fetching": _fetching,
     "pace": _pace,
     "step": _step,
     "validation": _validation,

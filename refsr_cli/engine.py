@@ -8,9 +8,14 @@ from refsr_cli.weights.store import load_model
 
 
 def open_upscaler(
-    config: NetConfig, scale: int | None, on_download: Callable[[int, int | None], None] | None = None
+    config: NetConfig,
+    scale: int | None,
+    on_download: Callable[[int, int | None], None] | None = None,
+    *,
+    with_refs: bool = False,
 ) -> tuple[Upscaler, Using]:
-    """An upscaler for `scale` (None: whatever the weights are for), and the record of what it uses.
+    """An upscaler for `scale` (None: whatever the weights are for), and the record of what it uses. `with_refs`
+    prefers a net that has learned to merge references.
 
     Raises what `load_model` and `Upscaler` raise.
     """
@@ -18,6 +23,7 @@ def open_upscaler(
         config.model,
         scale,
         config.weights,
+        with_refs=with_refs,
         on_progress=on_download,
         flavour=config.flavour,
         res_scale=config.res_scale,

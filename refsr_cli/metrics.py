@@ -22,6 +22,11 @@ class Protocol:
     """Pixels dropped at each border, besides `shave_scales` times the scale."""
     shave_scales: int
     description: str
+    weights: Literal["matlab", "ttsr"] = "matlab"
+    """How luma is weighed."""
+    pad_to: int = 1
+    """The high-resolution image is continued, on all sides alike, to a multiple of this before it is shrunk; what is
+    scored is the image itself."""
 
     def border(self, scale: int) -> int:
         return self.shave + self.shave_scales * scale
@@ -34,6 +39,15 @@ PROTOCOLS: dict[str, Protocol] = {
     "rgb": Protocol(channels="rgb", shave=0, shave_scales=1, description="RGB, shave = scale"),
     "ntire": Protocol(channels="rgb", shave=6, shave_scales=1, description="RGB, shave = scale + 6: DIV2K validation"),
     "srgan": Protocol(channels="y", shave=4, shave_scales=0, description="luma, shave = 4"),
+    "c2": Protocol(
+        channels="y", shave=4, shave_scales=0, description="luma, shave = 4: C2-Matching and DATSR on CUFED5"
+    ),
+    "ttsr": Protocol(
+        channels="y", shave=0, shave_scales=0, weights="ttsr", description="luma in TTSR's weights, whole image: TTSR"
+    ),
+    "masa": Protocol(
+        channels="y", shave=0, shave_scales=0, pad_to=32, description="luma, padded to 32 before shrinking: MASA-SR"
+    ),
 }
 
 
@@ -52,10 +66,18 @@ class Scores:
     ssim: float
 
 
-def luma(rgb: Tensor) -> Tensor:
-    """Studio-range BT.601 luma, MATLAB's `rgb2ycbcr`.   (N, 3, H, W) in 0..255 -> (N, 1, H, W) in 16..235"""
-    weights = torch.tensor([65.481, 128.553, 24.966], dtype=torch.float64, device=rgb.device).view(1, 3, 1, 1) / 255
-    return 16 + (rgb * weights).sum(1, keepdim=True)
+_LUMA = {
+    "matlab": [65.481 / 255, 128.553 / 255, 24.966 / 255],
+    "ttsr": [65.738 / 256, 129.057 / 256, 25.064 / 256],
+}
+
+
+def luma(rgb: Tensor, weights: Literal["matlab", "ttsr"] = "matlab") -> Tensor:
+    """Studio-range BT.601 luma, MATLAB's `rgb2ycbcr`, or nearly that as TTSR's code has it.
+
+    (N, 3, H, W) in 0..255 -> (N, 1, H, W) in 16..235"""
+    factors = torch.tensor(_LUMA[weights], dtype=torch.float64, device=rgb.device).view(1, 3, 1, 1)
+    return 16 + (rgb * factors).sum(1, keepdim=True)
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
@@ -99,7 +121,7 @@ def score(sr: Tensor, hr: Tensor, scale: int, protocol: Protocol) -> Scores:
     border = min(protocol.border(scale), (min(hr.shape[-2:]) - 1) // 2)
     pair = [image.double().clamp(0, 1).mul(255).round() for image in (sr, hr)]
     if protocol.channels == "y" and hr.shape[1] == 3:
-        pair = [luma(image) for image in pair]
+        pair = [luma(image, protocol.weights) for image in pair]
     height, width = hr.shape[-2:]
     a, b = (image[..., border : height - border, border : width - border] for image in pair)
     return Scores(psnr(a, b), ssim(a, b))

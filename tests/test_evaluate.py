@@ -184,6 +184,24 @@ def test_references_of_a_set(reference_set, refs, least, most):
     assert result.worst_gain == result.psnr - result.alone_psnr
 
 
+def test_masa_pads_before_shrinking_and_scores_the_image_itself(tmp_path):
+    photo = read_image(packaged("examples/images") / "kodak" / "kodim08.png")
+    part = photo.pixels[100:170, 200:299]  # 70 x 99: 26 and 29 pixels are missing to multiples of 32
+    write_image(tmp_path / "a.png", Picture(part, None, "png", None, None, None))
+    sample = open_benchmark(str(tmp_path)).sample(tmp_path / "a.png", 4, PROTOCOLS["masa"].pad_to)
+    assert (sample.lr.width, sample.lr.height) == (128 // 4, 96 // 4)
+    assert (sample.top, sample.left) == (13, 14) and sample.hr.shape == (1, 3, 70, 99)
+    padded = np.pad(part, ((13, 13), (14, 15), (0, 0)), mode="edge")
+    again = Picture(padded, None, "png", None, None, None)
+    assert np.array_equal(sample.cut(again).pixels, part)
+    (tmp_path / "b").mkdir()
+    write_image(tmp_path / "b" / "padded.png", again)
+    plain = open_benchmark(str(tmp_path / "b")).sample(tmp_path / "b" / "padded.png", 4)
+    assert np.array_equal(plain.lr.pixels, sample.lr.pixels)
+    scores = {name: summary_of(dataset=str(tmp_path / "b"), model="bicubic", protocol=name) for name in ("y", "masa")}
+    assert scores["masa"].count == 1 and scores["masa"].psnr != scores["y"].psnr
+
+
 def test_a_set_scored_without_its_references(reference_set):
     without = summary_of(dataset=str(reference_set), refs="none", weights="edsr-baseline-x4")
     assert (without.count, without.refs, without.alone_psnr) == (1, None, None)

@@ -84,11 +84,11 @@ def test_ssim_of_an_image_smaller_than_the_window_is_not_a_number() -> None:
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_score_is_the_metric_of_the_shaved_eight_bit_images(pair: tuple[Tensor, Tensor], name: str) -> None:
     sr, hr = pair
-    border = {"y": 4, "rgb": 4, "ntire": 10, "srgan": 4}[name]
+    border = {"y": 4, "rgb": 4, "ntire": 10, "srgan": 4, "c2": 4, "ttsr": 0, "masa": 0}[name]
     unrounded = (sr + 0.3 * torch.rand_like(sr)) / 255  # rounds back to `sr`
-    a, b = (image[..., border:-border, border:-border] for image in (sr, hr))
-    if name in ("y", "srgan"):
-        a, b = luma(a), luma(b)
+    a, b = (image[..., border : image.shape[-2] - border, border : image.shape[-1] - border] for image in (sr, hr))
+    if name not in ("rgb", "ntire"):
+        a, b = (luma(image, PROTOCOLS[name].weights) for image in (a, b))
     scores = score(unrounded, hr / 255, 4, PROTOCOLS[name])
     assert scores.psnr == pytest.approx(psnr(a, b), abs=1e-9)
     assert scores.ssim == pytest.approx(skimage_ssim(a, b), abs=1e-9)
@@ -111,6 +111,25 @@ def test_grey_ground_truth_is_compared_as_it_is_with_the_mean_of_the_channels(pa
     a, b = (image[..., 2:-2, 2:-2] for image in (sr, hr))
     assert scores.psnr == pytest.approx(psnr(a, b), abs=1e-9)
     assert scores.ssim == pytest.approx(skimage_ssim(a, b), abs=1e-9)
+
+
+def test_the_protocols_of_reference_based_papers(pair: tuple[Tensor, Tensor]) -> None:
+    """Each written out from its definition, on the same pair of images."""
+    sr, hr = pair
+
+    def weighed(image: Tensor, weights: list[float], whole: float) -> np.ndarray:
+        return 16 + (image[0].permute(1, 2, 0).numpy() * np.array(weights) / whole).sum(-1)
+
+    def expected(weights: list[float], whole: float, shave: int) -> float:
+        a, b = (weighed(image, weights, whole) for image in (sr, hr))
+        inside = (slice(shave, a.shape[0] - shave), slice(shave, a.shape[1] - shave))
+        return float(peak_signal_noise_ratio(b[inside], a[inside], data_range=255))
+
+    matlab = ([65.481, 128.553, 24.966], 255.0)
+    found = {name: score(sr / 255, hr / 255, 4, PROTOCOLS[name]).psnr for name in ("c2", "ttsr", "masa", "y")}
+    assert found["c2"] == pytest.approx(expected(*matlab, 4), abs=1e-9) == found["y"]
+    assert found["masa"] == pytest.approx(expected(*matlab, 0), abs=1e-9)
+    assert found["ttsr"] == pytest.approx(expected([65.738, 129.057, 25.064], 256.0, 0), abs=1e-9)
 
 
 def test_unknown_protocol_suggests_the_nearest() -> None:

@@ -12,6 +12,8 @@ from refsr_cli.errors import BadSetting, UnknownName
 from refsr_cli.layers.resample import upscale
 from refsr_cli.models import MODELS, SRModel, build
 from refsr_cli.models.edsr import DIV2K_MEAN
+from refsr_cli.reference.offer import Offer
+from refsr_cli.reference.trust import gate
 
 EVERY_SCALE = [(name, scale) for name, spec in MODELS.items() for scale in spec.net.scales]
 
@@ -19,13 +21,14 @@ PARAMETERS = {
     "bicubic": {2: 0, 3: 0, 4: 0, 8: 0},
     "edsr": {2: 40_729_603, 3: 43_680_003, 4: 43_089_923, 8: 45_450_243},
     "edsr-baseline": {2: 1_369_859, 3: 1_554_499, 4: 1_517_571, 8: 1_665_283},
+    "refnet": {4: 1_517_571 + (183 * 64 * 9 + 64) + 13 * (64 * 64 * 9 + 64)},
 }
 """Parameters for each scale, as published (rounded, in millions) and as counted in the published files."""
 
 
 def build_small(name: str, scale: int) -> SRModel:
     """The net with few features and blocks, in float64, so that every layer is there but quick and exact."""
-    small: dict[str, Any] = {"features": 6, "blocks": 2}
+    small: dict[str, Any] = {"features": 6, "blocks": 2, "trunk_features": 6, "trunk_blocks": 2}
     known = {field.name for field in fields(MODELS[name].config)}
     return build(name, scale, {key: value for key, value in small.items() if key in known}).double()
 
@@ -34,6 +37,14 @@ def random_lr(model: SRModel, height: int = 7, width: int = 10) -> Tensor:
     """A batch of two, not square, whose sides are near those asked for and fit the net."""
     step = model.multiple_of
     return torch.rand(2, 3, height + -height % step, width + -width % step, dtype=torch.float64)
+
+
+def random_offer(model: SRModel, lr: Tensor) -> Offer:
+    """What references might offer to `lr` and its enlargement."""
+    base = model(lr)
+    detail, own, variance = (torch.rand_like(base) * size for size in (0.1, 0.02, 0.001))
+    score = torch.rand_like(lr[:, :1]) * 0.2 + 0.75
+    return Offer(lr, base, detail, own, variance[:, :1], score, torch.rand_like(lr) * 0.1)
 
 
 @pytest.mark.parametrize(("name", "scale"), EVERY_SCALE)
@@ -51,9 +62,14 @@ def test_output_is_scale_times_the_input_and_depends_on_nothing_else(name: str, 
 
 @pytest.mark.parametrize(("name", "scale"), EVERY_SCALE)
 def test_gradient_reaches_the_input_and_every_parameter(name: str, scale: int) -> None:
-    model = build_small(name, scale)
+    model = build_small(name, scale).requires_grad_(True)
     lr = random_lr(model).requires_grad_()
-    model(lr).square().sum().backward()
+    loss = model(lr).square().sum()
+    if model.merges_refs:
+        for parameter in model.parameters():  # some begin at nought, and would let nothing through
+            torch.nn.init.normal_(parameter, std=0.1)
+        loss = model(lr).square().sum() + sum(answer.square().sum() for answer in model.merge(random_offer(model, lr)))
+    loss.backward()
     for key, leaf in [("the input", lr), *model.named_parameters()]:
         assert leaf.grad is not None and leaf.grad.abs().max() > 0, key
 
@@ -96,6 +112,61 @@ def test_folded_forward_is_forward_but_for_the_outermost_scale_pixels(name: str,
     lr = random_lr(model)
     inside = (..., slice(scale, -scale), slice(scale, -scale))
     torch.testing.assert_close(model.forward_folded(lr)[inside], model(lr)[inside], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "scale"), EVERY_SCALE)
+def test_what_is_merged_is_trusted_between_not_at_all_and_fully(name: str, scale: int) -> None:
+    model = build_small(name, scale)
+    lr = random_lr(model)
+    with torch.no_grad():
+        offer = random_offer(model, lr)
+        detail, trust = model.merge(offer)
+    assert detail.shape == offer.base.shape and trust.shape == offer.base[:, :1].shape
+    assert trust.min() >= 0 and trust.max() <= 1
+    if not model.merges_refs:
+        assert torch.equal(detail, offer.detail) and torch.equal(trust, gate(offer))
+
+
+@pytest.mark.parametrize(("name", "scale"), [pair for pair in EVERY_SCALE if MODELS[pair[0]].net.merges_refs])
+def test_an_untrained_merger_takes_what_the_formula_takes(name: str, scale: int) -> None:
+    model = build_small(name, scale)
+    with torch.no_grad():
+        offer = random_offer(model, random_lr(model))
+        detail, trust = model.merge(offer)
+    assert torch.equal(detail, offer.detail)
+    assert (trust - gate(offer)).abs().max() < 0.06
+
+
+@pytest.mark.parametrize(("name", "scale"), [pair for pair in EVERY_SCALE if MODELS[pair[0]].net.merges_refs])
+def test_merging_sees_no_further_than_its_radius(name: str, scale: int) -> None:
+    model = build_small(name, scale)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    middle = model.merge_radius + 2
+    side = 2 * middle + 1
+    with torch.no_grad():
+        offer = random_offer(model, torch.rand(1, 3, side, side, dtype=torch.float64))
+    inputs = [value.requires_grad_() for value in vars(offer).values()]
+    inside = slice(scale * middle, scale * (middle + 1))
+    sum(answer[..., inside, inside].square().sum() for answer in model.merge(offer)).backward()
+    reaches = []
+    for leaf in inputs:
+        seen = leaf.grad.abs().sum((0, 1)).nonzero() // (leaf.shape[-1] // side) - middle
+        reaches.append(int(seen.abs().max()))
+    assert model.merge_radius - 4 <= max(reaches) <= model.merge_radius
+
+
+def test_a_reference_net_starts_from_its_trunk_and_leaves_it_alone() -> None:
+    model = build("refnet", 4, {"trunk_features": 6, "trunk_blocks": 2})
+    trunk = build("edsr-baseline", 4, {"features": 6, "blocks": 2})
+    model.start_from(trunk, "a trunk")
+    lr = torch.rand(1, 3, 9, 8)
+    assert torch.equal(model(lr), trunk(lr))
+    assert all(key.startswith("merger.") for key, value in model.named_parameters() if value.requires_grad)
+    with pytest.raises(BadSetting, match="a file is not the trunk of this net"):
+        model.start_from(build("edsr-baseline", 4, {"features": 6, "blocks": 1}), "a file")
+    with pytest.raises(BadSetting, match="a file is another net"):
+        model.start_from(build("refnet", 4, {"trunk_features": 6, "trunk_blocks": 1}), "a file")
 
 
 def test_bicubic_is_matlabs() -> None:

@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor
 
 from refsr_cli.data.degrade import degrade_bicubic
-from refsr_cli.errors import BadSetting
 from refsr_cli.images import Picture, read_rgb8, to_pixels, to_tensor
 from refsr_cli.inference.upscaler import Enlarged, Upscaler, finished
 from refsr_cli.layers.resample import downscale, resize
@@ -228,9 +227,26 @@ def test_any_size(size, ref):
     assert result.picture.pixels.shape == (size[0] * 4, size[1] * 4, 3)
 
 
-def test_references_need_a_net_for_scale_4(hr):
-    with pytest.raises(BadSetting, match="scale 4"):
-        enlarged(Upscaler(load_model("edsr-baseline", 2).model, device="cpu"), hr, hr)
+def test_a_net_for_scale_2_takes_detail_at_its_own_scale(hr):
+    small = Upscaler(load_model("edsr-baseline", 2).model, device="cpu", self_ensemble=False)
+    picture = Picture(
+        to_pixels(degrade_bicubic(hr[None].float() / 255, 2), np.empty((1, 1, 3), np.uint8)),
+        None,
+        "png",
+        None,
+        None,
+        None,
+    )
+
+    def quality(*refs: Tensor) -> float:
+        result = finished(small.enlarge(picture, *hr.shape[1:], bank(*refs) if refs else None))
+        return score(to_tensor(result.picture.pixels), hr[None].float() / 255, 2, PROTOCOLS["y"]).psnr
+
+    plain = quality()
+    assert quality(hr) > plain + 8
+    assert quality(hr[:, 3:, 2:].contiguous()) > plain + 4
+    for name, ref in foreign().items():
+        assert quality(ref) > plain - 0.02, name
 
 
 def test_of_many_references_the_likest_are_taken(hr):
@@ -291,9 +307,9 @@ def _constant_match(height: int, width: int, down: float, right: float) -> Match
 
 
 def test_votes_that_agree_are_an_exact_copy(hr):
-    guide = warp(_constant_match(20, 24, 7, 11), [Source(hr, (1.0, 1.0))])
-    assert torch.allclose(guide[:, :3], hr[None, :, 7:87, 11:107].float() / 255, atol=1e-5)
-    assert guide[:, 3].max() < 1e-6
+    shown = warp(_constant_match(20, 24, 7, 11), [Source(hr, (1.0, 1.0))])
+    assert torch.allclose(shown.mean, hr[None, :, 7:87, 11:107].float() / 255, atol=1e-5)
+    assert shown.variance.max() < 1e-6 and torch.allclose(shown.own, shown.mean, atol=1e-5)
 
 
 def test_reading_by_blocks_equals_reading_at_once():

@@ -131,6 +131,17 @@ def test_default_model(packaged):
     assert {scale: default_model(scale, packaged.folder) for scale in expected} == expected
 
 
+def test_with_references_a_net_that_merges_them_comes_first(packaged):
+    packaged.add("alone", "edsr-baseline", 4)
+    packaged.add("two", "edsr-baseline", 2)
+    packaged.add("merging", "refnet", 4)
+    for scale, alone, helped in ((4, "edsr-baseline", "refnet"), (8, "edsr-baseline", "refnet")):
+        assert default_model(scale, packaged.folder) == (alone, 4)
+        assert default_model(scale, packaged.folder, with_refs=True) == (helped, 4)
+    assert default_model(2, packaged.folder, with_refs=True) == ("edsr-baseline", 2), "its own scale comes first"
+    assert load_model(None, 4, with_refs=True, folder=packaged.folder).name == "refnet"
+
+
 # Files and packaged weights
 
 

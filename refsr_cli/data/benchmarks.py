@@ -1,17 +1,20 @@
 """Test sets by name: where they lie, and under which protocol their figures are published."""
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch.nn.functional as F
 from torch import Tensor
 
 from refsr_cli.data.degrade import degrade_bicubic, modcrop
 from refsr_cli.data.folders import find_images
 from refsr_cli.data.reference_sets import targets_among
-from refsr_cli.errors import BadData
+from refsr_cli.data.remote import Fetching, Remote, fetch_set
+from refsr_cli.errors import BadData, BadSetting
 from refsr_cli.images import FORMATS, Picture, read_image, to_pixels, to_tensor
 from refsr_cli.packaged import packaged
 
@@ -27,6 +30,8 @@ class BenchmarkSpec:
     """Number of images in the full set."""
     source: str
     """Where people get it."""
+    remote: Remote | None = None
+    """Where refsr gets it."""
 
 
 BENCHMARKS: dict[str, BenchmarkSpec] = {
@@ -58,7 +63,14 @@ BENCHMARKS: dict[str, BenchmarkSpec] = {
         folders=("CUFED5",),
         protocol="y",
         count=126,
-        source="github.com/ZZUTK/SRNTT, data/CUFED5 (NNN_0.png to NNN_5.png)",
+        source="github.com/ZZUTK/SRNTT, dataset/CUFED5 (NNN_0.png to NNN_5.png)",
+        remote=Remote(
+            repository="ZZUTK/SRNTT",
+            commit="032b3c7b4614e52ecbed6feef5173956975e5779",
+            folder="dataset/CUFED5",
+            files=[f"{group:03d}_{number}.png" for group in range(126) for number in range(6)],
+            terms="research data of SRNTT (Zhang et al., CVPR 2019), published without a licence",
+        ),
     ),
     "Kodak24": BenchmarkSpec(
         folders=("Kodak24/HR", "Kodak24", "kodak"), protocol="y", count=24, source="r0k.us/graphics/kodak"
@@ -78,6 +90,14 @@ class Sample:
     name: str
     lr: Picture
     hr: Tensor
+    top: int = 0
+    left: int = 0
+    """Where `hr` begins in the enlarged `lr`, in high-resolution pixels."""
+
+    def cut(self, sr: Picture) -> Picture:
+        """The part of the enlarged `lr` that `hr` is the truth of."""
+        height, width = self.hr.shape[-2:]
+        return replace(sr, pixels=sr.pixels[self.top : self.top + height, self.left : self.left + width])
 
 
 @dataclass(frozen=True)
@@ -108,8 +128,9 @@ class Benchmark:
         """Every `sample`, in order of name."""
         return (self.sample(path, scale) for path in self.paths())
 
-    def sample(self, path: Path, scale: int) -> Sample:
-        """One image, cropped to a multiple of `scale`. Raises BadData and BadImage."""
+    def sample(self, path: Path, scale: int, pad_to: int = 1) -> Sample:
+        """One image, cropped to a multiple of `scale`, or continued beyond its border to one of `pad_to`, for `lr`
+        only. Raises BadData and BadImage."""
         picture = read_image(path)
         hr = to_tensor(picture.pixels)[:, : picture.pixels.shape[2]]
         if self.lr_dir:
@@ -121,11 +142,21 @@ class Benchmark:
                     f"that is not scale {scale}"
                 )
             return Sample(self.name_of(path), lr, hr[..., :height, :width])
+        if pad_to > 1:
+            height, width = (size + -size % math.lcm(pad_to, scale) for size in hr.shape[2:])
+            top, left = (height - hr.shape[2]) // 2, (width - hr.shape[3]) // 2
+            sides = (left, width - hr.shape[3] - left, top, height - hr.shape[2] - top)
+            lr = _shrunk(F.pad(hr, sides, mode="replicate"), scale)
+            return Sample(self.name_of(path), lr, hr, top, left)
         hr = modcrop(hr, scale)
         if 0 in hr.shape:
             raise BadData(f"{path} is smaller than {scale} pixels")
-        pixels = to_pixels(degrade_bicubic(hr, scale), np.empty((1, 1, hr.shape[1]), np.uint8))
-        return Sample(self.name_of(path), Picture(pixels, None, "png", None, None, None), hr)
+        return Sample(self.name_of(path), _shrunk(hr, scale), hr)
+
+
+def _shrunk(hr: Tensor, scale: int) -> Picture:
+    pixels = to_pixels(degrade_bicubic(hr, scale), np.empty((1, 1, hr.shape[1]), np.uint8))
+    return Picture(pixels, None, "png", None, None, None)
 
 
 def _lr_file(folder: Path, hr: Path, scale: int) -> Path:
@@ -150,7 +181,7 @@ def open_benchmark(
     lr_dir: Path | None = None,
 ) -> Benchmark:
     """The test set called `name`, or the folder of that path. Raises BadData that says where it was looked for."""
-    spec = next((row for key, row in BENCHMARKS.items() if key.lower() == Path(name).name.lower()), None)
+    spec = _spec(name)
     protocol = spec.protocol if spec else "y"
     given = Path(name)
     if given.is_dir():
@@ -163,10 +194,25 @@ def open_benchmark(
     for below in spec.folders:
         if (root / below).is_dir():
             return Benchmark(name, root / below, protocol, limit, spec.count, lr_dir)
+    fetch = "give --download to fetch it, or " if spec.remote else ""
     raise BadData(
-        f"{name} is not at {root / spec.folders[0]}; put its {spec.count} high-resolution images there "
+        f"{name} is not at {root / spec.folders[0]}; {fetch}put its {spec.count} high-resolution images there "
         f"(from {spec.source}), or name their folder, or set --data-root or $REFSR_DATA"
     )
+
+
+def download_benchmark(name: str, data_root: Path | None = None) -> Iterator[Fetching]:
+    """Fetches the test set called `name` to where `open_benchmark` looks for it. Raises BadSetting for one that refsr
+    does not fetch, and BadData when it cannot be had."""
+    spec = _spec(name)
+    if spec is None or spec.remote is None:
+        known = ", ".join(key for key, row in BENCHMARKS.items() if row.remote)
+        raise BadSetting(f"--download fetches {known}, not {name}" + (f"; get it from {spec.source}" if spec else ""))
+    yield from fetch_set(name, spec.remote, find_data_root(data_root) / spec.folders[0])
+
+
+def _spec(name: str) -> BenchmarkSpec | None:
+    return next((row for key, row in BENCHMARKS.items() if key.lower() == Path(name).name.lower()), None)
 
 
 def trial_photos() -> Benchmark:

@@ -98,7 +98,7 @@ class PhotoSet:
         lr = self._lr.crops(image, top, left, self.patch)
         hr = self._hr.crops(image, top * self.scale, left * self.scale, self.patch * self.scale)
         turns = torch.randint(8, (size,), generator=generator)
-        return _dihedral(lr, turns), _dihedral(hr, turns)
+        return dihedral(lr, turns), dihedral(hr, turns)
 
 
 def _detail(x: Tensor) -> Tensor:
@@ -106,8 +106,9 @@ def _detail(x: Tensor) -> Tensor:
     return x.diff(dim=-1).abs().mean((1, 2, 3)) + x.diff(dim=-2).abs().mean((1, 2, 3))
 
 
-def _dihedral(x: Tensor, turns: Tensor) -> Tensor:
-    """Each square image in one of the eight orientations, `turns` (B,) in 0..7: transpose, flip down, flip right."""
+def dihedral(x: Tensor, turns: Tensor) -> Tensor:
+    """Each square image (B, C, H, W) in one of the eight orientations, `turns` (B,) in 0..7: transpose, flip down, flip
+    right."""
     flags = turns.to(x.device).view(-1, 1, 1, 1)
     x = torch.where((flags & 4).bool(), x.transpose(-1, -2), x)
     x = torch.where((flags & 2).bool(), x.flip(-2), x)

@@ -1,6 +1,6 @@
-"""Any single-image net for scale 4, helped by references."""
+"""Any single-image net, helped by references."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,15 +9,12 @@ from torch import Tensor
 from refsr_cli.images import Pixels
 from refsr_cli.inference.runner import Runner
 from refsr_cli.inference.tiling import Tile, TileRunner
-from refsr_cli.layers.resample import downscale
 from refsr_cli.reference.bank import Reference
-from refsr_cli.reference.descriptors import CELL
 from refsr_cli.reference.match import Match
+from refsr_cli.reference.offer import Offer, offered
 from refsr_cli.reference.transfer import VOTES_RADIUS, Source, warp
-from refsr_cli.reference.trust import TRUST_RADIUS, add_detail, gate
+from refsr_cli.reference.trust import TRUST_RADIUS, add_detail
 
-SCALE = CELL
-"""The scale of the nets that references can help."""
 GUIDED_HALO = VOTES_RADIUS + TRUST_RADIUS
 """Low-resolution pixels that guidance sees beyond what the net itself sees."""
 GUIDED_BYTES = 6000.0
@@ -37,21 +34,22 @@ class RefUse:
     """Mean trust there."""
 
 
-def guided(run: Runner, match: Match, sources: Sequence[Source]) -> TileRunner:
-    """`run` and what it misses on the references: the net enlarges the references, warped to the picture and shrunk,
-    too, and the difference to what they were is the detail it cannot know. Its answers have the trust as fourth
-    channel.
+Merge = Callable[[Offer], tuple[Tensor, Tensor]]
+"""`SRModel.merge`."""
+
+
+def guided(run: Runner, merge: Merge, scale: int, match: Match, sources: Sequence[Source]) -> TileRunner:
+    """`run`, which enlarges by `scale`, and what it misses on the references, merged by `merge`. The answers have the
+    trust as fourth channel.
 
     `match` is of the whole picture, `sources` are numbered as in it.
     """
 
     @torch.inference_mode()
     def run_tile(lr: Tensor, tile: Tile) -> Tensor:
-        base = run(lr)
-        guide = warp(match.crop(tile.top, tile.left, tile.bottom, tile.right), sources)
-        shown = guide[:, :3]
-        detail = shown - run(downscale(shown, CELL).clamp(0, 1))
-        sr, trust = add_detail(base, detail, gate(detail, guide), lr)
+        shown = warp(match.crop(tile.top, tile.left, tile.bottom, tile.right), sources, scale)
+        offer = offered(run, lr, shown)
+        sr, trust = add_detail(offer.base, *merge(offer), lr)
         return torch.cat([sr, trust], 1)
 
     return run_tile

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from refsr_cli.models import SRModel
+from refsr_cli.reference.offer import Offer
 
 Runner = Callable[[Tensor], Tensor]
 """`(N, 3, H, W)` float in [0, 1] to `(N, 3, scale*H, scale*W)` float32, clamped to [0, 1]."""
@@ -28,6 +29,18 @@ def runner_for(model: SRModel, precision: torch.dtype = torch.float32) -> Runner
         return sr[..., : height * model.scale, : width * model.scale].float().clamp(0, 1)
 
     return run
+
+
+def merger_for(model: SRModel, precision: torch.dtype = torch.float32) -> Callable[[Offer], tuple[Tensor, Tensor]]:
+    """`model.merge`, computed as `runner_for` computes, its answers float32."""
+
+    @torch.inference_mode()
+    def merge(offer: Offer) -> tuple[Tensor, Tensor]:
+        with torch.autocast(offer.lr.device.type, precision, enabled=precision != torch.float32):
+            detail, trust = model.merge(offer)
+        return detail.float(), trust.float()
+
+    return merge
 
 
 def orient(x: Tensor, orientation: int) -> Tensor:

@@ -11,9 +11,9 @@ import torch
 from refsr_cli.errors import BadSetting
 from refsr_cli.images import Picture, Pixels, bleed_color, to_tensor
 from refsr_cli.inference.device import pick_device, pick_precision
-from refsr_cli.inference.guided import GUIDED_BYTES, GUIDED_HALO, SCALE, RefUse, guided, uses
+from refsr_cli.inference.guided import GUIDED_BYTES, GUIDED_HALO, RefUse, guided, uses
 from refsr_cli.inference.memory import SMALLEST_TILE, bytes_per_pixel, tile_side
-from refsr_cli.inference.runner import ensembled, runner_for
+from refsr_cli.inference.runner import ensembled, merger_for, runner_for
 from refsr_cli.inference.tiling import RESIZE_HALO, everywhere, resized, run_tiles
 from refsr_cli.layers.resample import resize
 from refsr_cli.models import SRModel
@@ -106,8 +106,10 @@ class Upscaler:
         if refs:
             lr = to_tensor(pixels)[0].to(self.device)
             chosen = refs.chosen(lr)
-            match, sources = yield from match_all(lr, chosen)
-            run, halo = guided(net, match, sources), halo + GUIDED_HALO
+            match, sources = yield from match_all(lr, chosen, self.model.scale)
+            merge = merger_for(self.model, self.precision)
+            run = guided(net, merge, self.model.scale, match, sources)
+            halo += GUIDED_HALO + self.model.merge_radius
             pixel_bytes += GUIDED_BYTES
         if scale != self.model.scale:
             run, halo = resized(run, scale), halo + RESIZE_HALO
@@ -137,9 +139,7 @@ class Upscaler:
         self, picture: Picture, height: int, width: int, refs: RefBank | None = None
     ) -> Generator[int, None, Enlarged]:
         """The picture at another size, alpha with the same net; all else of it kept. Yields as `scale_up` does, in
-        all `work(picture, height, width, refs)`. Raises BadSetting when references cannot help this net."""
-        if refs and self.model.scale != SCALE:
-            raise BadSetting(f"references need a net for scale {SCALE}, and this one is for {self.model.scale}")
+        all `work(picture, height, width, refs)`."""
         colors = picture if picture.alpha is None else bleed_color(picture)
         pixels, guidance = yield from self.resize_to(colors.pixels, height, width, refs)
         large = replace(picture, pixels=pixels)

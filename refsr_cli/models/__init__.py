@@ -7,6 +7,7 @@ from refsr_cli.errors import BadSetting, UnknownName
 from refsr_cli.models.base import SRModel
 from refsr_cli.models.bicubic import Bicubic, BicubicConfig
 from refsr_cli.models.edsr import EDSR, EDSRConfig
+from refsr_cli.models.refnet import RefNet, RefNetConfig
 
 __all__ = ["MODELS", "ModelSpec", "SRModel", "build"]
 
@@ -17,12 +18,15 @@ class ModelSpec:
 
     net: Any
     config: Any
+    start: str | None = None
+    """Id of the weights that a training starts from when none are named."""
 
 
 MODELS: dict[str, ModelSpec] = {
     "bicubic": ModelSpec(Bicubic, BicubicConfig()),
     "edsr": ModelSpec(EDSR, EDSRConfig(features=256, blocks=32, res_scale=0.1)),
     "edsr-baseline": ModelSpec(EDSR, EDSRConfig()),
+    "refnet": ModelSpec(RefNet, RefNetConfig(), start="edsr-baseline-x4"),
 }
 
 

@@ -4,6 +4,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from refsr_cli.errors import BadSetting
+from refsr_cli.reference.offer import Offer
+from refsr_cli.reference.trust import gate
+
 
 class SRModel(nn.Module):
     """A super-resolution net built for one scale.
@@ -17,6 +21,10 @@ class SRModel(nn.Module):
     """The scales the net can be built for."""
     needs_ref: ClassVar[bool] = False
     """Whether `forward` takes reference images too."""
+    merges_refs: ClassVar[bool] = False
+    """Whether the net has learned how to `merge` references."""
+    merge_radius: ClassVar[int] = 0
+    """Radius in low-resolution pixels beyond which `merge` sees nothing."""
     multiple_of: ClassVar[int] = 1
     """Input height and width must be multiples of this; the runner pads."""
     tileable: ClassVar[bool] = True
@@ -44,3 +52,17 @@ class SRModel(nn.Module):
     def forward_folded(self, lr: Tensor) -> Tensor:
         """`forward` with the linear tail folded into one convolution: equal but for the outermost `scale` pixels."""
         raise NotImplementedError
+
+    def merge(self, offer: Offer) -> tuple[Tensor, Tensor]:
+        """The detail to be added to `offer.base` (N, 3, scale*h, scale*w), and how far it is trusted, in [0, 1]
+        (N, 1, scale*h, scale*w). A net that has not learned it takes the detail as it is, trusted by formula."""
+        return offer.detail, gate(offer)
+
+    def start_from(self, source: "SRModel", name: str) -> None:
+        """Copies the weights of `source`, called `name` in messages; of a net for another scale all but those that
+        belong to its scale. Raises BadSetting for a net of other numbers."""
+        if source.config != self.config:
+            raise BadSetting(f"{name} is another net: {source.config}, not {self.config}")
+        left_out = () if source.scale == self.scale else self.scale_specific
+        weights = {name: value for name, value in source.state_dict().items() if not name.startswith(left_out)}
+        self.load_state_dict(weights, strict=not left_out)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from refsr_cli.layers.resample import local_mean, resize
+from refsr_cli.reference.descriptors import CELL
 from refsr_cli.reference.match import Match
 from refsr_cli.reference.matching import likeness, match_reference
 from refsr_cli.reference.transfer import Source
@@ -68,14 +69,17 @@ class RefBank:
         return [reference for reference in self.references if reference.digest in likest]
 
 
-def match_all(lr: Tensor, references: Sequence[Reference]) -> Generator[int, None, tuple[Match, list[Source]]]:
-    """The best match of each pixel of `lr` (3, h, w) in any of the references, and what to read of them, as the match
-    numbers them. Yields the number of low-resolution pixels matched since it last yielded."""
+def match_all(
+    lr: Tensor, references: Sequence[Reference], scale: int = CELL
+) -> Generator[int, None, tuple[Match, list[Source]]]:
+    """The best match of each pixel of `lr` (3, h, w) in any of the references, and what to read of them in `scale`
+    times its size, as the match numbers them. Yields the number of low-resolution pixels matched since it last
+    yielded."""
     best, best_score, sources = None, None, []
     for number, reference in enumerate(references):
         image = reference.load()
         match = match_reference(lr, image.to(lr.device).float() / 255, number)
-        sources.append(Source.of(image, match))
+        sources.append(Source.of(image, match, scale))
         score = local_mean(match.score[None, None], _SMOOTH)[0, 0]
         if best is None or best_score is None:
             best, best_score = match, score

@@ -14,7 +14,7 @@ from torch import Tensor
 from refsr_cli.layers.resample import mirror, resize
 
 CELL = 4
-"""Reference pixels, a side, that one low-resolution pixel stands for: references serve nets for scale 4."""
+"""Pixels of a reference, a side, that are compared with one low-resolution pixel; positions move by quarters of it."""
 RADIUS = 3
 """Cells around the middle one, on each side."""
 _FLAT = 1e-3

@@ -12,12 +12,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Match:
-    """For each low-resolution pixel (a cell of `scale` by `scale` high-resolution pixels) its place in a reference."""
+    """For each low-resolution pixel (a cell) its place in a reference."""
 
     pos: Tensor
     """(2, h, w) row and column of the cell's centre, in pixels of the reference."""
     affine: Tensor
-    """(2, 2, h, w) by how much the place moves when the cell moves by one high-resolution pixel down and right."""
+    """(2, 2, h, w) by how much the place moves when the cell moves by a quarter of its side down and right."""
     score: Tensor
     """(h, w) correlation of the surroundings, in [-1, 1]."""
     ref_id: Tensor

@@ -21,8 +21,6 @@ _BLOCK, _REACH = 1024, 4
 """Side of the parts in which a reference is read, and the pixels around one that interpolation may need."""
 _ALIASING = 1.3
 """Pixels of a reference for one of the result, along a side, above which it is made smaller first."""
-_SMOOTH = 5
-"""High-resolution pixels, a side, of the mean that is taken off before votes are compared: only detail counts."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +33,10 @@ class Source:
     """Its height and width for those of the reference, as positions are in pixels of that."""
 
     @classmethod
-    def of(cls, image: Tensor, match: Match) -> "Source":
-        """`image` (3, H, W) uint8, made smaller where it shows things so much larger than the picture does that
-        reading single pixels would alias."""
-        stretch = float(match.affine.permute(2, 3, 0, 1).det().abs().sqrt().median())
+    def of(cls, image: Tensor, match: Match, scale: int) -> "Source":
+        """`image` (3, H, W) uint8, made smaller where it shows things so much larger than a picture enlarged by
+        `scale` does that reading single pixels would alias."""
+        stretch = float(match.affine.permute(2, 3, 0, 1).det().abs().sqrt().median()) * CELL / scale
         if stretch < _ALIASING:
             return cls(image, (1.0, 1.0))
         height, width = (max(1, round(side / stretch)) for side in image.shape[1:])
@@ -46,34 +44,45 @@ class Source:
         return cls(small, (height / image.shape[1], width / image.shape[2]))
 
 
-def warp(match: Match, references: Sequence[Source]) -> Tensor:
-    """(1, 5, 4*h, 4*w): the mean of the votes in RGB, the variance of their detail, the score of the match.
+@dataclass(frozen=True)
+class Shown:
+    """What the references show at each place of a picture."""
 
-    `match` is about h x w cells, `references` are numbered as in it.
-    """
+    mean: Tensor
+    """(1, 3, scale*h, scale*w) mean of the votes."""
+    own: Tensor
+    """(1, 3, scale*h, scale*w) what the match of the pixel's own cell shows: sharper than the mean, and less sure."""
+    variance: Tensor
+    """(1, 1, scale*h, scale*w) variance of the detail in the votes."""
+    score: Tensor
+    """(1, 1, h, w) correlation of the match."""
+
+
+def warp(match: Match, references: Sequence[Source], scale: int = CELL) -> Shown:
+    """The references as `match`, of h x w cells, shows them in `scale` times its size; they are numbered as in it."""
     height, width = match.score.shape
-    total = torch.zeros(1, 3, CELL * height, CELL * width, device=match.pos.device)
+    total = torch.zeros(1, 3, scale * height, scale * width, device=match.pos.device)
     detail_total, detail_squares = torch.zeros_like(total), torch.zeros_like(total)
-    votes = 0
+    votes, own = 0, total
     for down in range(-VOTES_RADIUS, VOTES_RADIUS + 1):
         for right in range(-VOTES_RADIUS, VOTES_RADIUS + 1):
-            vote = _vote(match, references, down, right)
-            detail = vote - local_mean(vote, _SMOOTH)
+            vote = _vote(match, references, scale, down, right)
+            detail = vote - local_mean(vote, scale // 2 * 2 + 1)  # only what is finer than a cell counts
             total += vote
+            own = vote if down == right == 0 else own
             detail_total += detail
             detail_squares += detail.square()
             votes += 1
     variance = (detail_squares / votes - (detail_total / votes).square()).clamp(min=0).mean(1, keepdim=True)
-    score = F.interpolate(match.score[None, None], scale_factor=CELL, mode="bilinear")
-    return torch.cat([total / votes, variance, score], 1)
+    return Shown(total / votes, own, variance, match.score[None, None])
 
 
-def _vote(match: Match, references: Sequence[Source], down: int, right: int) -> Tensor:
-    """(1, 3, 4*h, 4*w): every pixel as the match of the cell `down` and `right` before its own shows it, as bright as
-    the picture is."""
+def _vote(match: Match, references: Sequence[Source], scale: int, down: int, right: int) -> Tensor:
+    """(1, 3, scale*h, scale*w): every pixel as the match of the cell `down` and `right` before its own shows it, as
+    bright as the picture is."""
     height, width = match.score.shape
-    row, from_row = _pixels_and_cells(height, down, match.pos.device)
-    column, from_column = _pixels_and_cells(width, right, match.pos.device)
+    row, from_row = _pixels_and_cells(height, scale, down, match.pos.device)
+    column, from_column = _pixels_and_cells(width, scale, right, match.pos.device)
     way_down = row - CELL * (from_row + 0.5)
     way_right = column - CELL * (from_column + 0.5)
     affine = match.affine[:, :, from_row][..., from_column]
@@ -89,10 +98,10 @@ def _vote(match: Match, references: Sequence[Source], down: int, right: int) -> 
     return (shown * tone[:1] + tone[1:])[None]
 
 
-def _pixels_and_cells(cells: int, shift: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Along one side: the position of every high-resolution pixel, and the cell that is asked about it."""
-    pixel = torch.arange(CELL * cells, device=device)
-    return pixel + 0.5, (pixel // CELL - shift).clamp(0, cells - 1)
+def _pixels_and_cells(cells: int, scale: int, shift: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Along one side: the position of every high-resolution pixel, CELL to a cell, and the cell that is asked."""
+    pixel = torch.arange(scale * cells, device=device)
+    return (pixel + 0.5) * (CELL / scale), (pixel // scale - shift).clamp(0, cells - 1)
 
 
 def sample(image: Tensor, pos: Tensor) -> Tensor:

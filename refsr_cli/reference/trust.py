@@ -1,17 +1,15 @@
 """How far the references are believed, pixel by pixel, and what is made of them.
 
 Nothing here is learned: agreement of the votes, correlation of the match, and the low-resolution picture itself, which
-a true detail leaves as it is.
+a true detail leaves as it is. A net may have learned to judge better; the last word is always the picture's.
 """
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from refsr_cli.layers.resample import downscale, local_mean
-from refsr_cli.reference.descriptors import CELL
+from refsr_cli.reference.offer import Offer
 
-_AREA = 9
-"""High-resolution pixels, a side, over which evidence is gathered."""
 _SCORES = (0.7, 0.95)
 """Correlations from which a match is believed at all, and in full."""
 _DISAGREEMENT = 2.0
@@ -25,13 +23,19 @@ _VETO_AREA = 9
 """Low-resolution pixels, a side, over which consistency is judged."""
 
 
-def gate(detail: Tensor, guide: Tensor) -> Tensor:
-    """By how much `detail` (1, 3, H, W) is believed, in [0, 1]: (1, 1, H, W). `guide` is that of `warp`."""
-    variance, score = guide[:, 3:4], guide[:, 4:5]
-    energy = local_mean(detail.square().mean(1, keepdim=True), _AREA)
-    spread = local_mean(variance, _AREA)
-    evidence = energy / (energy + _DISAGREEMENT * spread + 1e-8) * _ramp(score, _SCORES)
-    return _ramp(evidence, _EVIDENCE)
+def evidence(offer: Offer) -> Tensor:
+    """How likely the detail is right, in [0, 1], by votes that agree and matches that correlate.
+
+    (N, 1, scale*h, scale*w)"""
+    area = 2 * offer.scale + 1
+    energy = local_mean(offer.detail.square().mean(1, keepdim=True), area)
+    spread = local_mean(offer.variance, area)
+    return energy / (energy + _DISAGREEMENT * spread + 1e-8) * _ramp(_up(offer.score, offer.scale), _SCORES)
+
+
+def gate(offer: Offer) -> Tensor:
+    """By how much the detail is taken, in [0, 1], where nothing was learned about it: (N, 1, scale*h, scale*w)."""
+    return _ramp(evidence(offer), _EVIDENCE)
 
 
 def _ramp(x: Tensor, ends: tuple[float, float]) -> Tensor:
@@ -44,22 +48,23 @@ def add_detail(base: Tensor, detail: Tensor, trust: Tensor, lr: Tensor) -> tuple
     """`base + trust * detail`, clamped, with the trust that is left where the result must still shrink to `lr`.
 
     Where a detail would leave the low-resolution picture worse explained than `base` does, it is a mistake, whatever
-    its score: it is withdrawn there. All are (1, C, H, W), `lr` a quarter of the size. Returns sr and trust.
+    its score: it is withdrawn there. All are (1, C, H, W), `lr` smaller by the scale. Returns sr and trust.
     """
+    scale = base.shape[-1] // lr.shape[-1]
     plain = _misfit(base, lr)
     told = _misfit((base + trust * detail).clamp(0, 1), lr)
     allowed = (told <= plain + _TOLERANCE).float()
     allowed = -F.max_pool2d(-allowed, 3, stride=1, padding=1)
-    trust = trust * _up(F.avg_pool2d(allowed, 3, stride=1, padding=1, count_include_pad=False))
+    trust = trust * _up(F.avg_pool2d(allowed, 3, stride=1, padding=1, count_include_pad=False), scale)
     return (base + trust * detail).clamp(0, 1), trust
 
 
 def _misfit(sr: Tensor, lr: Tensor) -> Tensor:
     """Local root mean square difference between `sr` shrunk and `lr`.   (1, 1, h, w)"""
-    error = (downscale(sr, CELL) - lr).square().mean(1, keepdim=True)
+    error = (downscale(sr, sr.shape[-1] // lr.shape[-1]) - lr).square().mean(1, keepdim=True)
     pooled = F.avg_pool2d(error, _VETO_AREA, stride=1, padding=_VETO_AREA // 2, count_include_pad=False)
     return pooled.clamp(min=0).sqrt()
 
 
-def _up(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=CELL, mode="bilinear")
+def _up(x: Tensor, scale: int) -> Tensor:
+    return F.interpolate(x, scale_factor=scale, mode="bilinear")

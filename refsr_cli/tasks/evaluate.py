@@ -13,13 +13,13 @@ from typing import Any
 from torch import Tensor
 
 from refsr_cli.config import EvaluateConfig
-from refsr_cli.data.benchmarks import Benchmark, open_benchmark
+from refsr_cli.data.benchmarks import Benchmark, download_benchmark, open_benchmark
 from refsr_cli.data.reference_sets import check_choice, choose_references, targets_among
+from refsr_cli.data.remote import Fetching
 from refsr_cli.engine import open_upscaler
 from refsr_cli.errors import BadSetting, Failed, RefsrError
 from refsr_cli.files import make_folder, write_atomically
 from refsr_cli.images import Picture, to_tensor, write_image
-from refsr_cli.inference.guided import SCALE as GUIDED_SCALE
 from refsr_cli.inference.upscaler import Upscaler, Using, finished
 from refsr_cli.metrics import Scores, protocol_named, score
 from refsr_cli.models import build
@@ -91,8 +91,10 @@ class Summary:
 
 def evaluate(
     config: EvaluateConfig, on_download: Callable[[int, int | None], None] | None = None
-) -> Iterator[Using | Opened | Measured | Failed | Summary]:
+) -> Iterator[Fetching | Using | Opened | Measured | Failed | Summary]:
     """Scores a net on every image of a dataset."""
+    if config.download:
+        yield from download_benchmark(config.dataset, config.data_root)
     benchmark = open_benchmark(config.dataset, config.data_root, limit=config.limit, lr_dir=config.lr_dir)
     name = config.protocol or benchmark.protocol
     protocol = protocol_named(name)
@@ -100,7 +102,7 @@ def evaluate(
     paths = benchmark.paths()
     targets = _targets(config, benchmark, paths)
     with_refs = config.refs != "none" and bool(targets_among(paths))
-    upscaler, using = open_upscaler(config, GUIDED_SCALE if with_refs else config.scale, on_download)
+    upscaler, using = open_upscaler(config, config.scale, on_download, with_refs=with_refs)
     bicubic = Upscaler(build("bicubic", config.scale), device="cpu", self_ensemble=False)
     yield using
     lr = str(config.lr_dir) if config.lr_dir else "made with MATLAB's bicubic"
@@ -112,7 +114,7 @@ def evaluate(
     rows: list[Measured] = []
     for path in paths:
         try:
-            sample = benchmark.sample(path, config.scale)
+            sample = benchmark.sample(path, config.scale, protocol.pad_to)
         except RefsrError as error:
             yield Failed(str(path), str(error))
             continue
@@ -124,15 +126,15 @@ def evaluate(
         size = sample.lr.height * config.scale, sample.lr.width * config.scale
         enlarged = finished(upscaler.enlarge(sample.lr, *size, refs))
         seconds = time.perf_counter() - begin
-        sr = enlarged.picture
+        sr = sample.cut(enlarged.picture)
 
         def scores(picture: Picture, hr: Tensor = sample.hr) -> Scores:
             return score(to_tensor(picture.pixels), hr, config.scale, protocol)
 
-        ours, plain = scores(sr), scores(bicubic(sample.lr, config.scale))
+        ours, plain = scores(sr), scores(sample.cut(bicubic(sample.lr, config.scale)))
         row = Measured(sample.name, ours.psnr, ours.ssim, plain.psnr, plain.ssim, seconds)
         if refs is not None:
-            alone = scores(upscaler(sample.lr, config.scale)).psnr if refs else ours.psnr
+            alone = scores(sample.cut(upscaler(sample.lr, config.scale))).psnr if refs else ours.psnr
             row = replace(row, alone_psnr=alone, ref_share=sum(use.share for use in enlarged.uses))
         rows.append(row)
         yield row

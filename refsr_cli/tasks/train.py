@@ -1,8 +1,9 @@
 """One training loop for every net: optimiser steps, moving average, validation, exact resume."""
 
 import json
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,14 +15,18 @@ import torch
 from refsr_cli.config import TrainConfig
 from refsr_cli.data.benchmarks import Benchmark, find_training_photos, open_benchmark, trial_photos
 from refsr_cli.data.folders import find_images
+from refsr_cli.data.pairs import PairWindows, find_pairs
 from refsr_cli.data.photos import PhotoSet
+from refsr_cli.data.reference_sets import choose_references, targets_among
 from refsr_cli.errors import BadData, BadSetting, RefsrError
 from refsr_cli.files import make_folder, write_atomically
 from refsr_cli.images import read_rgb8, to_tensor
 from refsr_cli.inference.device import pick_device
 from refsr_cli.inference.upscaler import Upscaler
 from refsr_cli.metrics import PROTOCOLS, score
+from refsr_cli.training.lessons import Enlarging, Lesson, Merging
 from refsr_cli.training.loop import Clock, interrupts_deferred
+from refsr_cli.training.offers import OfferSet, Preparing, prepare
 from refsr_cli.training.run import STATE, Run, learning_rate_at
 
 PACE_STEPS = 10
@@ -35,8 +40,11 @@ class Started:
     model: str
     scale: int
     photos: int
+    pairs: int
+    """Pictures with references."""
     skipped: int
     parameters: int
+    """Those that are learned."""
     device: str
     out: Path
     trial: bool
@@ -94,7 +102,7 @@ class Finished:
     kind: str = "finished"
 
 
-def train(config: TrainConfig) -> Iterator[Started | Pace | Step | Validation | Finished]:
+def train(config: TrainConfig) -> Iterator[Started | Preparing | Pace | Step | Validation | Finished]:
     """Trains a net and leaves `model.safetensors` (last), `best.safetensors`, `state.pt` and `config.json` in the run
     directory. An interrupt is taken after the step in hand; everything written is whole."""
     device = pick_device(config.device)
@@ -104,18 +112,14 @@ def train(config: TrainConfig) -> Iterator[Started | Pace | Step | Validation | 
     run = Run(config, device, out)
     benchmark = open_benchmark(config.val, config.data_root) if config.val else trial_photos()
     next(benchmark.samples(config.scale))  # what is wrong with it is said now, not hours later
-    data = config.data or find_training_photos(config.data_root)
-    photos, skipped = _read_photos(data or trial_photos().folder, config, device)
-    make_folder(out)
+    lesson = yield from _prepare_lesson(run)
     write_atomically(out / "config.json", _as_json(config).encode())
-    parameters = sum(parameter.numel() for parameter in run.model.parameters())
-    yield Started(config.model, config.scale, photos.count, skipped, parameters, str(device), out, trial=data is None)
 
     begin = saved = time.monotonic()
     clock = Clock()
     with interrupts_deferred() as interrupted, _saved_when_closed(run):
         while run.step < config.steps and not interrupted.is_set():
-            run.advance(photos)
+            run.advance(lesson)
             if clock.tick() == PACE_STEPS:
                 pace = clock.pace
                 yield Pace(config.steps, pace, (config.steps - run.step) / pace)
@@ -159,8 +163,12 @@ def _validate(run: Run, benchmark: Benchmark) -> Validation:
     upscaler = Upscaler(run.smoothed, device=str(run.device), precision="fp32", self_ensemble=False)
     protocol = PROTOCOLS[benchmark.protocol]
     scores = []
-    for sample in benchmark.samples(run.config.scale):
-        sr = to_tensor(upscaler(sample.lr).pixels)
+    paths = benchmark.paths()
+    with_refs = run.model.merges_refs and bool(targets_among(paths))
+    for path in paths:
+        sample = benchmark.sample(path, run.config.scale)
+        refs = choose_references("all", paths, path)[0] if with_refs else None
+        sr = to_tensor(upscaler(sample.lr, refs=refs).pixels)
         scores.append(score(sr, sample.hr, run.config.scale, protocol))
     psnr, ssim = fmean(item.psnr for item in scores), fmean(item.ssim for item in scores)
     best = run.note_quality(psnr)
@@ -174,6 +182,35 @@ def _as_json(config: TrainConfig) -> str:
     if config.val and Path(config.val).exists():
         resolved["val"] = str(Path(config.val).resolve())
     return json.dumps({**fields, **resolved}, indent=2)
+
+
+def _prepare_lesson(run: Run) -> Generator[Started | Preparing, None, Lesson]:
+    """What `run` is to be taught, from the photos and pairs that its config names, else from the packaged photos. The
+    run directory is made once they are known to be good."""
+    config, device = run.config, run.device
+    data = config.data or find_training_photos(config.data_root)
+    trial = data is None and not (run.model.merges_refs and config.pairs)
+    if trial:
+        data = trial_photos().folder
+
+    def started(photos: int, pairs: int, skipped: int) -> Started:
+        make_folder(run.out)
+        learned = sum(parameter.numel() for parameter in run.model.parameters() if parameter.requires_grad)
+        return Started(config.model, config.scale, photos, pairs, skipped, learned, str(device), run.out, trial)
+
+    if not run.model.merges_refs:
+        assert data is not None, "pairs are for nets that merge references"
+        read, skipped = _read_photos(data, config, device)
+        yield started(read.count, 0, skipped)
+        return Enlarging(read, config)
+    pairs = find_pairs(config.pairs) if config.pairs else []
+    photos = find_images(data) if data else []
+    yield started(len(photos), len(pairs), 0)
+    windows = PairWindows(photos, pairs, config.patch * run.model.scale, config.foreign, config.seed)
+    folder = config.prepared or run.out / "samples"
+    workers = config.workers if config.workers is not None else os.cpu_count() or 1
+    yield from prepare(windows, run.smoothed.eval(), config.samples, folder, device, workers)
+    return Merging(OfferSet(folder, device), config)
 
 
 def _read_photos(folder: Path, config: TrainConfig, device: torch.device) -> tuple[PhotoSet, int]:

@@ -14,7 +14,6 @@ from refsr_cli.engine import open_upscaler
 from refsr_cli.errors import BadData, BadFile, BadImage, BadSetting, Failed, RefsrError, UnknownName
 from refsr_cli.files import make_folder
 from refsr_cli.images import FORMATS, Picture, check_size, read_image, write_image
-from refsr_cli.inference.guided import SCALE as GUIDED_SCALE
 from refsr_cli.inference.guided import RefUse
 from refsr_cli.inference.upscaler import Enlarged, Upscaler, Using, finished
 from refsr_cli.reference.bank import RefBank
@@ -99,8 +98,8 @@ def upscale(
     failed = len(missing)
     if jobs:
         refs = yield from _open_bank(config.refs)
-        scale = GUIDED_SCALE if refs else config.scale or DEFAULT_SCALE
-        upscaler, using = open_upscaler(config, None if config.weights else scale, on_download)
+        scale = None if config.weights else config.scale or DEFAULT_SCALE
+        upscaler, using = open_upscaler(config, scale, on_download, with_refs=refs is not None)
         yield using
     for job in jobs:
         try:

@@ -1,23 +1,22 @@
 """All that changes while a net is trained: advanced step by step, saved whole, restored exactly."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from refsr_cli.config import TrainConfig
-from refsr_cli.data.photos import PhotoSet
 from refsr_cli.errors import BadData, BadSetting, OutOfMemory, RefsrError
 from refsr_cli.files import replacing
 from refsr_cli.inference.device import pick_precision
 from refsr_cli.inference.memory import is_out_of_memory
-from refsr_cli.models import SRModel, build
+from refsr_cli.models import MODELS, SRModel, build
+from refsr_cli.training.lessons import Lesson
 from refsr_cli.weights.files import save_weights
 from refsr_cli.weights.store import load_model
 
@@ -45,12 +44,12 @@ class Run:
         torch.manual_seed(config.seed)
         self.model = self._build().to(device).to(memory_format=torch.channels_last)
         self.averaged = AveragedModel(self.model, multi_avg_fn=self._average)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=device.type == "cuda")
+        learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.Adam(learned, lr=config.learning_rate, fused=device.type == "cuda")
         self.generator = torch.Generator().manual_seed(config.seed)
         self.dtype = pick_precision(config.precision, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
-        forward = self.model.forward_folded if config.fold_tail else self.model.forward
-        self._forward = torch.compile(forward) if config.compile else forward
+        self._forward: Callable[..., Any] | None = None
         if config.resume:
             self._restore(config.resume / STATE)
 
@@ -61,8 +60,9 @@ class Run:
             raise BadSetting(f"model '{config.model}' has nothing to train")
         if config.fold_tail and not model.foldable:
             raise BadSetting(f"model '{config.model}' has no linear tail to fold; leave --fold-tail out")
-        if config.init_from and not config.resume:
-            _start_from(model, config)
+        start = config.init_from or MODELS[config.model].start
+        if start and not config.resume:
+            model.start_from(load_model(None, None, start).model, start)
         return model.train()
 
     def _average(self, averaged: Sequence[Tensor], current: Sequence[Tensor], _: Tensor | int) -> None:
@@ -70,25 +70,19 @@ class Run:
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(averaged), list(current), 1 - decay)
 
-    def advance(self, photos: PhotoSet) -> None:
-        """One optimiser step. Raises OutOfMemory."""
+    def advance(self, lesson: Lesson) -> None:
+        """One optimiser step; of one lesson all. Raises OutOfMemory."""
         try:
-            self._losses.append(self._advance(photos))
+            self._losses.append(self._advance(lesson))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemory("not enough memory for a training step; lower --batch or --patch") from None
 
-    def _advance(self, photos: PhotoSet) -> Tensor:
+    def _advance(self, lesson: Lesson) -> Tensor:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(self.step, self.config)
-        lr, hr = photos.batch(self.config.batch, self.generator, self.config.candidates)
-        lr = lr.to(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            sr = self._forward(lr)
-        border = self.config.scale if self.config.fold_tail else 0
-        inside = slice(border, hr.shape[-1] - border)
-        loss = F.l1_loss(sr.float()[..., inside, inside], hr[..., inside, inside])
+        loss = lesson.loss(self._forward or self._prepared(lesson), self.generator)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         if self.config.clip:
@@ -99,6 +93,18 @@ class Run:
         self.averaged.update_parameters(self.model)
         self.step += 1
         return loss.detach()
+
+    def _prepared(self, lesson: Lesson) -> Callable[..., Any]:
+        """What the lesson trains, compiled where that was asked for, in the precision chosen."""
+        own = lesson.forward(self.model)
+        forward = torch.compile(own) if self.config.compile else own
+
+        def run(*inputs: Any) -> Any:
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                return forward(*inputs)
+
+        self._forward = run
+        return run
 
     @property
     def smoothed(self) -> SRModel:
@@ -162,13 +168,3 @@ class Run:
             self.step, self.best = int(state["step"]), float(state["best"])
         except (RuntimeError, LookupError, TypeError, AttributeError, ValueError, EOFError, UnpicklingError):
             raise BadData(f"cannot resume: {path} is damaged, or the checkpoint of another net") from None
-
-
-def _start_from(model: SRModel, config: TrainConfig) -> None:
-    """Copies the weights of `--init-from`; from a net for another scale all but those that belong to its scale."""
-    source = load_model(None, None, config.init_from)
-    if source.model.config != model.config:
-        raise BadSetting(f"{config.init_from} is another net: {source.model.config}, not {model.config}")
-    left_out = () if source.model.scale == model.scale else model.scale_specific
-    weights = {name: value for name, value in source.model.state_dict().items() if not name.startswith(left_out)}
-    model.load_state_dict(weights, strict=not left_out)

@@ -39,11 +39,17 @@ def available(model: str | None = None, folder: Path | None = None) -> list[tupl
     return list(dict.fromkeys((record.model, record.scale) for record in here if model in (None, record.model)))
 
 
-def default_model(scale: int, folder: Path | None = None) -> tuple[str, int] | None:
-    """(model, scale) of the best packaged single-image weights for `scale`; else those of the nearest larger scale;
-    else those of the largest one. None when nothing is packaged."""
+def default_model(scale: int, folder: Path | None = None, *, with_refs: bool = False) -> tuple[str, int] | None:
+    """(model, scale) of the best packaged weights for `scale`; else those of the nearest larger scale; else those of
+    the largest one. Among those of one scale, `with_refs` prefers a net that has learned to merge references, and
+    without it one that has not. None when nothing is packaged."""
     choices = [(name, its) for name, its in available(folder=folder) if not MODELS[name].net.needs_ref]
-    return min(choices, key=lambda choice: (choice[1] < scale, abs(choice[1] - scale)), default=None)
+
+    def remoteness(choice: tuple[str, int]) -> tuple[bool, int, bool]:
+        name, its = choice
+        return its < scale, abs(its - scale), MODELS[name].net.merges_refs != with_refs
+
+    return min(choices, key=remoteness, default=None)
 
 
 def find_weights(
@@ -82,6 +88,7 @@ def load_model(
     scale: int | None,
     weights: str | None = None,
     *,
+    with_refs: bool = False,
     offline: bool = False,
     on_progress: Progress | None = None,
     flavour: str | None = None,
@@ -91,9 +98,9 @@ def load_model(
     """The net with its weights, on the CPU and in eval mode: the one entry for tasks.
 
     Without `weights` the net may be for another scale, if there are no weights for `scale`: read `loaded.model.scale`.
-    Without `model` too it is `default_model(scale)`. With `weights` the file decides, and `model` and `scale` are only
-    compared with it. `flavour` and `res_scale` say how to read a published file. `loaded.metadata["note"]`, where it
-    is there, is a line for the user.
+    Without `model` too it is `default_model(scale, with_refs=with_refs)`. With `weights` the file decides, and `model`
+    and `scale` are only compared with it. `flavour` and `res_scale` say how to read a published file.
+    `loaded.metadata["note"]`, where it is there, is a line for the user.
 
     Raises BadSetting where `model` or `scale` contradict the file, UnknownName for an unknown model or flavour, and
     BadWeights for weights that are not there, with what can be used instead, or not usable.
@@ -101,7 +108,7 @@ def load_model(
     if model is not None and model not in MODELS:
         raise UnknownName("model", model, MODELS)
     if weights is None:
-        model, scale = _chosen(model, scale, folder)
+        model, scale = _chosen(model, scale, folder, with_refs)
     if model == UNTRAINED:
         return _untrained(scale, weights)
     found = find_weights(model, scale, weights, offline=offline, on_progress=on_progress, folder=folder)
@@ -118,13 +125,13 @@ def load_model(
     return replace(loaded, metadata={**loaded.metadata, "note": "; ".join(notes)} if notes else loaded.metadata)
 
 
-def _chosen(model: str | None, scale: int | None, folder: Path | None) -> tuple[str, int]:
+def _chosen(model: str | None, scale: int | None, folder: Path | None, with_refs: bool) -> tuple[str, int]:
     """What is meant where no weights are named."""
     if scale is None:
         raise BadSetting("name a scale, or a weight file, which says its own")
     if model is not None:
         return model, _nearest_scale(model, scale, folder)
-    default = default_model(scale, folder)
+    default = default_model(scale, folder, with_refs=with_refs)
     if default is None:
         raise BadWeights(f"no weights are packaged with this refsr. {_instead(scale, folder or packaged('weights'))}")
     return default

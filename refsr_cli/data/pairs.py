@@ -1,0 +1,197 @@
+"""Pictures with references to train on: found in folders, or made from single photos."""
+
+import io
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from refsr_cli.data.folders import find_images, is_image
+from refsr_cli.data.reference_sets import references_of, targets_among
+from refsr_cli.errors import BadData
+from refsr_cli.images import read_rgb8
+from refsr_cli.layers.resample import resize
+
+_LONGEST = 1024
+"""Pixels a side to which photos are shrunk: nearer to a scene than that, sensors show little but blur and noise."""
+_MOST_REFERENCES = 2
+_EMPTY = 0.15
+"""Part of the foreign references that show nothing at all: noise, or one colour."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture and photos of the same scene."""
+
+    target: Path
+    references: tuple[Path, ...]
+
+
+def find_pairs(folder: Path) -> list[Pair]:
+    """The pairs in `folder`, in order of name. It is laid out like CUFED (`input/NAME` and `ref/NAME`), like CUFED5
+    (`NAME_0.png` and `NAME_1.png` and so on), or it is a folder of folders, each with views of one scene.
+
+    Raises BadData when it is none of these.
+    """
+    if (folder / "input").is_dir() and (folder / "ref").is_dir():
+        references = {path.relative_to(folder / "ref").with_suffix(""): path for path in find_images(folder / "ref")}
+        inputs = [(path, path.relative_to(folder / "input").with_suffix("")) for path in find_images(folder / "input")]
+        pairs = [Pair(path, (references[name],)) for path, name in inputs if name in references]
+    else:
+        found = find_images(folder)
+        pairs = [Pair(path, tuple(references_of(path))) for path in targets_among(found)] or _views(found)
+    pairs = [pair for pair in pairs if pair.references]
+    if not pairs:
+        raise BadData(
+            f"{folder} holds no pairs: it needs input/NAME and ref/NAME, or NAME_0.png and NAME_1.png, "
+            "or a folder of views for each scene"
+        )
+    return pairs
+
+
+def _views(found: Sequence[Path]) -> list[Pair]:
+    """Every picture with the others in its folder, the nearest in order of name first."""
+    scenes: dict[Path, list[Path]] = defaultdict(list)
+    for path in found:
+        if is_image(path):
+            scenes[path.parent].append(path)
+    pairs = []
+    for views in scenes.values():
+        for here, view in enumerate(views):
+            others = sorted((abs(number - here), number) for number in range(len(views)) if number != here)
+            pairs.append(Pair(view, tuple(views[number] for _, number in others)))
+    return pairs
+
+
+class PairWindows:
+    """Windows of pictures with what is to be their references: real pairs, photos against changed views of themselves,
+    and references that show something else. Each is made anew from its number, whoever asks and in whatever order."""
+
+    def __init__(self, photos: Sequence[Path], pairs: Sequence[Pair], side: int, foreign: float, seed: int) -> None:
+        """`side` of the windows in high-resolution pixels, `foreign` the part of them without a reference of the same
+        scene. Raises BadData when there is neither a photo nor a pair."""
+        if not photos and not pairs:
+            raise BadData("there are no photos and no pairs to train on")
+        self.photos, self.pairs, self.side, self.foreign, self.seed = photos, pairs, side, foreign, seed
+
+    def __getitem__(self, number: int) -> tuple[Tensor, list[Tensor]]:
+        """(3, side, side) uint8 and the references, (3, H, W) uint8 each. Raises BadImage, and BadData for a picture
+        that is too small."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+        chance = torch.rand(2, generator=generator).tolist()
+        real = bool(self.pairs) and (not self.photos or chance[1] < 0.5)
+        if real:
+            pair = self.pairs[_pick(len(self.pairs), generator)]
+            target, references = _opened(pair.target), list(pair.references[:_MOST_REFERENCES])
+            top, left = _place(target, self.side, generator)
+        else:
+            path = self.photos[_pick(len(self.photos), generator)]
+            target, references = _opened(path), []
+            top, left = _most_detailed([_place(target, self.side, generator) for _ in range(4)], target, self.side)
+        window = target[:, top : top + self.side, left : left + self.side]
+        if chance[0] < self.foreign:
+            return window, [self._foreign(generator)]
+        if real:
+            return window, [_opened(path) for path in references]
+        count = 1 + _pick(_MOST_REFERENCES, generator)
+        return window, [made_view(target, top, left, self.side, generator) for _ in range(count)]
+
+    def _foreign(self, generator: torch.Generator) -> Tensor:
+        if float(torch.rand((), generator=generator)) < _EMPTY:
+            colour = torch.randint(256, (3, 1, 1), generator=generator)
+            noise = torch.randn(3, self.side, self.side, generator=generator) * 60 * _pick(2, generator)
+            return (colour + noise).clamp(0, 255).to(torch.uint8)
+        others = [*self.photos, *(pair.target for pair in self.pairs)]
+        other = _opened(others[_pick(len(others), generator)])
+        side = min(other.shape[1], other.shape[2], self.side * 3 // 2)
+        top, left = _place(other, side, generator)
+        return other[:, top : top + side, left : left + side]
+
+
+def _opened(path: Path) -> Tensor:
+    image = read_rgb8(path)
+    shrink = _LONGEST / max(image.shape[1:])
+    if shrink >= 1:
+        return image
+    height, width = (max(1, round(size * shrink)) for size in image.shape[1:])
+    return resize(image[None].float(), height, width)[0].clamp(0, 255).round().to(torch.uint8)
+
+
+def _pick(count: int, generator: torch.Generator) -> int:
+    return int(torch.randint(count, (), generator=generator))
+
+
+def _uniform(low: float, high: float, generator: torch.Generator, count: int = 1) -> list[float]:
+    return (low + (high - low) * torch.rand(count, generator=generator)).tolist()
+
+
+def _place(image: Tensor, side: int, generator: torch.Generator) -> tuple[int, int]:
+    if min(image.shape[1:]) < side:
+        raise BadData(f"a picture is {image.shape[2]}x{image.shape[1]}, smaller than a window of {side} pixels")
+    return _pick(image.shape[1] - side + 1, generator), _pick(image.shape[2] - side + 1, generator)
+
+
+def _most_detailed(places: Sequence[tuple[int, int]], image: Tensor, side: int) -> tuple[int, int]:
+    def detail(place: tuple[int, int]) -> float:
+        window = image[:, place[0] : place[0] + side, place[1] : place[1] + side].float()
+        return float(window.diff(dim=1).abs().mean() + window.diff(dim=2).abs().mean())
+
+    return max(places, key=detail)
+
+
+def made_view(photo: Tensor, top: int, left: int, side: int, generator: torch.Generator) -> Tensor:
+    """What another camera might have seen of the window at `top`, `left` of `photo` (3, H, W) uint8: from another
+    place, turned, nearer or further, in other light, blurred, noisy, compressed.   (3, side', side') uint8"""
+    zoom = 2 ** _uniform(-0.6, 0.6, generator)[0]  # pixels of the photo for one of the view
+    size = side * 5 // 4
+    near = photo if zoom <= 1 else resize(photo[None].float(), *(round(n / zoom) for n in photo.shape[1:]))[0]
+    ratio = torch.tensor([near.shape[1] / photo.shape[1], near.shape[2] / photo.shape[2]])
+    step = zoom if zoom <= 1 else 1.0
+    angle = math.radians(
+        _uniform(-10, 10, generator)[0] + (90 * _pick(4, generator) if _pick(8, generator) == 0 else 0)
+    )
+    turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    bend = torch.tensor(_uniform(-0.08, 0.08, generator, 4)).view(2, 2)
+    tilt = torch.tensor(_uniform(-0.15, 0.15, generator, 2)) / size
+    aside = torch.tensor(_uniform(-0.5, 0.5, generator, 2)) * side * (_uniform(0, 1, generator)[0] ** 2)
+    offset = torch.arange(size) - (size - 1) / 2
+    grid = torch.stack(torch.meshgrid(offset, offset, indexing="ij"))
+    depth = 1 + torch.einsum("a,ahw->hw", tilt, grid)
+    middle = (torch.tensor([top, left]) + side / 2 + aside) * ratio
+    pos = middle.view(2, 1, 1) + step * torch.einsum("ab,bhw->ahw", turn + bend, grid) / depth
+    span = torch.tensor(near.shape[1:]).view(2, 1, 1)
+    lookup = (2 * pos / span - 1).flip(0).permute(1, 2, 0)[None]
+    view = F.grid_sample(near[None].float(), lookup, mode="bicubic", padding_mode="reflection", align_corners=False)[0]
+    return _photographed(view / 255, generator)
+
+
+def _photographed(view: Tensor, generator: torch.Generator) -> Tensor:
+    """In other light and by another camera."""
+    view = view.clamp(0, 1)
+    if _pick(4, generator):
+        gain = torch.tensor(_uniform(0.9, 1.1, generator, 3)) * _uniform(0.75, 1.2, generator)[0]
+        view = (view ** _uniform(0.8, 1.25, generator)[0] * gain.view(3, 1, 1)).clamp(0, 1)
+    if _pick(3, generator) == 0:
+        sigma = _uniform(0.3, 2.0, generator)[0]
+        taps = torch.arange(-6, 7)
+        kernel = torch.exp(-taps.square() / (2 * sigma**2))
+        kernel = (kernel / kernel.sum()).view(1, 1, -1, 1)
+        padded = F.pad(view[:, None], (6,) * 4, mode="replicate")
+        view = F.conv2d(F.conv2d(padded, kernel), kernel.transpose(2, 3))[:, 0]
+    if _pick(3, generator) == 0:
+        view = view + torch.randn(view.shape, generator=generator) * _uniform(0, 4 / 255, generator)[0]
+    pixels = view.clamp(0, 1).mul(255).round().to(torch.uint8)
+    return _as_jpeg(pixels, 60 + _pick(36, generator)) if _pick(2, generator) else pixels
+
+
+def _as_jpeg(pixels: Tensor, quality: int) -> Tensor:
+    file = io.BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(file, "jpeg", quality=quality)
+    return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1).contiguous()

@@ -1,0 +1,119 @@
+"""Offers of references, made once and kept: matching is not learned, so a merger is trained on what it gave."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from refsr_cli.data.degrade import degrade_bicubic
+from refsr_cli.data.pairs import PairWindows
+from refsr_cli.data.photos import dihedral
+from refsr_cli.errors import BadData, RefsrError
+from refsr_cli.files import make_folder, write_atomically
+from refsr_cli.inference.runner import runner_for
+from refsr_cli.inference.upscaler import finished
+from refsr_cli.models import SRModel
+from refsr_cli.reference.bank import RefBank, match_all, open_reference
+from refsr_cli.reference.descriptors import CELL
+from refsr_cli.reference.offer import Offer, offered
+from refsr_cli.reference.transfer import warp
+
+_SHARD = 16
+"""Samples in a file."""
+_FIELDS = [field.name for field in fields(Offer)]
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """Progress of the preparation."""
+
+    done: int
+    count: int
+    skipped: int
+    remaining_seconds: float
+    kind: str = "preparing"
+
+
+class _Offers(Dataset[dict[str, Tensor] | None]):
+    """The sample of each number: tensors of an `Offer` and `hr`, in half precision; None where a picture is unfit."""
+
+    def __init__(self, windows: PairWindows, model: SRModel, device: torch.device) -> None:
+        self.windows, self.run, self.device = windows, runner_for(model), device
+
+    @torch.inference_mode()
+    def __getitem__(self, number: int) -> dict[str, Tensor] | None:
+        try:
+            window, images = self.windows[number]
+            bank = RefBank([open_reference("window", partial(Tensor.clone, image)) for image in images])
+        except RefsrError:
+            return None
+        hr = window[None].to(self.device).float() / 255
+        lr = degrade_bicubic(hr, CELL)
+        offer = offered(self.run, lr, warp(*finished(match_all(lr[0], bank.chosen(lr[0])))))
+        sample = {name: getattr(offer, name)[0].half().cpu() for name in _FIELDS}
+        return {**sample, "hr": window.contiguous()}
+
+
+def prepare(
+    windows: PairWindows, model: SRModel, count: int, folder: Path, device: torch.device, workers: int
+) -> Iterator[Preparing]:
+    """Writes `count` samples to `folder`, some to a file; files that are there already are kept."""
+    make_folder(folder)
+    missing = [first for first in range(0, count, _SHARD) if not _shard(folder, first).exists()]
+    numbers = [number for first in missing for number in range(first, min(first + _SHARD, count))]
+    skipped, begin, samples = 0, time.monotonic(), []
+    offers = _Offers(windows, model.to(device), device)
+    loader = DataLoader(
+        offers, batch_size=None, sampler=numbers, num_workers=workers if device.type == "cpu" else 0, in_order=True
+    )
+    for done, (number, sample) in enumerate(zip(numbers, loader, strict=True), 1):
+        if sample is None:
+            skipped += 1
+        else:
+            samples.append(sample)
+        if (number + 1) % _SHARD == 0 or number + 1 == count:
+            first = number // _SHARD * _SHARD
+            stacked = {name: torch.stack([row[name] for row in samples]) for name in (samples[0] if samples else ())}
+            write_atomically(_shard(folder, first), save(stacked))
+            samples = []
+            remaining = (time.monotonic() - begin) / done * (len(numbers) - done)
+            yield Preparing(count - len(numbers) + done, count, skipped, remaining)
+
+
+def _shard(folder: Path, first: int) -> Path:
+    return folder / f"{first:06d}.safetensors"
+
+
+class OfferSet:
+    """Prepared samples in memory."""
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        """Raises BadData when a file is damaged, or nothing is there."""
+        shards = []
+        for path in sorted(folder.glob("*.safetensors")):
+            try:
+                shards.append(load_file(path))
+            except (OSError, SafetensorError) as error:
+                raise BadData(f"{path} is damaged ({error}); remove it, and it is made again") from None
+        shards = [shard for shard in shards if shard]
+        if not shards:
+            raise BadData("no picture is large enough to train on; give larger ones or a smaller --patch")
+        self._tensors = {name: torch.cat([shard[name] for shard in shards]).to(device) for name in (*_FIELDS, "hr")}
+        self.count = len(self._tensors["hr"])
+
+    def batch(self, size: int, generator: torch.Generator) -> tuple[Offer, Tensor]:
+        """`size` random samples, turned and mirrored, with the truth (size, 3, H, W) float in [0, 1]."""
+        chosen = torch.randint(self.count, (size,), generator=generator)
+        turns = torch.randint(8, (size,), generator=generator)
+        tensors = {
+            name: dihedral(values[chosen.to(values.device)].float(), turns) for name, values in self._tensors.items()
+        }
+        hr = tensors.pop("hr") / 255
+        return Offer(**tensors), hr

@@ -1,0 +1,98 @@
+"""Pictures with references to train on: found in folders, and made from single photos."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from refsr_cli.data.pairs import Pair, PairWindows, find_pairs, made_view
+from refsr_cli.errors import BadData
+from refsr_cli.images import read_rgb8
+from refsr_cli.packaged import packaged
+
+KODAK = sorted((packaged("examples/images") / "kodak").glob("*.png"))
+
+
+def put(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(folder / name)
+
+
+def names(pairs: list[Pair]) -> list[tuple[str, ...]]:
+    return [(pair.target.name, *(path.name for path in pair.references)) for pair in pairs]
+
+
+def test_cufeds_layout(tmp_path: Path) -> None:
+    put(tmp_path, "input/b.png", "input/a.png", "input/alone.png", "ref/a.jpg", "ref/b.png", "ref/other.png")
+    assert names(find_pairs(tmp_path)) == [("a.png", "a.jpg"), ("b.png", "b.png")]
+
+
+def test_cufed5s_layout(tmp_path: Path) -> None:
+    put(tmp_path, "001_0.png", "001_1.png", "001_2.png", "002_0.png", "002_1.png", "003_0.png")
+    assert names(find_pairs(tmp_path)) == [("001_0.png", "001_1.png", "001_2.png"), ("002_0.png", "002_1.png")]
+
+
+def test_folders_of_views(tmp_path: Path) -> None:
+    put(tmp_path, "house/1.png", "house/2.png", "house/3.png", "tree/x.png", "alone/y.png", "tree/z.png")
+    assert names(find_pairs(tmp_path)) == [
+        ("1.png", "2.png", "3.png"),
+        ("2.png", "1.png", "3.png"),
+        ("3.png", "2.png", "1.png"),
+        ("x.png", "z.png"),
+        ("z.png", "x.png"),
+    ]
+
+
+def test_no_layout(tmp_path: Path) -> None:
+    put(tmp_path, "a/1.png", "b/2.png")
+    with pytest.raises(BadData, match="holds no pairs"):
+        find_pairs(tmp_path)
+    with pytest.raises(BadData, match="not a folder"):
+        find_pairs(tmp_path / "nowhere")
+
+
+def test_windows_are_the_same_whoever_asks() -> None:
+    pairs = [Pair(KODAK[0], (KODAK[1],))]
+    one, other = (PairWindows(KODAK, pairs, 64, 0.4, seed=3) for _ in range(2))
+    for number in (7, 2, 5):
+        window, references = one[number]
+        again, references_again = other[number]
+        assert window.shape == (3, 64, 64) and torch.equal(window, again)
+        assert len(references) == len(references_again) >= 1
+        assert all(torch.equal(a, b) for a, b in zip(references, references_again, strict=True))
+    assert not torch.equal(PairWindows(KODAK, pairs, 64, 0.4, seed=4)[7][0], one[7][0])
+
+
+def test_real_pairs_bring_their_own_references() -> None:
+    windows = PairWindows([], [Pair(KODAK[0], (KODAK[1],))], 64, foreign=0.0, seed=0)
+    window, references = windows[0]
+    assert len(references) == 1 and torch.equal(references[0], read_rgb8(KODAK[1]))
+    photo = read_rgb8(KODAK[0])
+    places = photo.unfold(1, 64, 1).unfold(2, 64, 1)[0].flatten(0, 1)
+    assert (places == window[0]).flatten(1).all(1).any(), "a window is a part of the picture"
+
+
+def test_pictures_smaller_than_a_window(tmp_path: Path) -> None:
+    put(tmp_path, "small.png")
+    with pytest.raises(BadData, match="30x20, smaller than a window of 64"):
+        PairWindows([tmp_path / "small.png"], [], 64, 0.0, 0)[0]
+    with pytest.raises(BadData, match="no photos and no pairs"):
+        PairWindows([], [], 64, 0.0, 0)
+
+
+def test_a_made_view_shows_the_same_scene() -> None:
+    """Where nothing is changed but the place, the view is found in the photo again: mean colours agree."""
+    photo = read_rgb8(KODAK[0])
+    near, far = [], []
+    for seed in range(12):
+        view = made_view(photo, 200, 300, 96, torch.Generator().manual_seed(seed)).float()
+        assert view.shape[0] == 3 and view.shape[1] == view.shape[2] == 120
+        window = photo[:, 200:296, 300:396].float()
+        shown = view.std((1, 2)).mean() / window.std((1, 2)).mean()
+        near.append(float(shown))
+        far.append(float((view.mean((1, 2)) - window.mean((1, 2))).abs().mean()))
+    assert 0.4 < float(np.median(near)) < 1.6, "contrast is about that of the scene"
+    assert float(np.median(far)) < 50, "and so are its colours"

@@ -1,0 +1,160 @@
+"""Training a net to merge references: what is prepared, what is learned, what is left alone."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from refsr_cli.config import TrainConfig, resumed
+from refsr_cli.data.pairs import Pair, PairWindows
+from refsr_cli.data.reference_sets import targets_among
+from refsr_cli.errors import BadData, BadSetting
+from refsr_cli.images import Picture, read_image, write_image
+from refsr_cli.models import build
+from refsr_cli.packaged import packaged
+from refsr_cli.reference.trust import gate
+from refsr_cli.tasks.train import Finished, Started, Step, Validation, train
+from refsr_cli.training.lessons import Merging
+from refsr_cli.training.offers import OfferSet, Preparing, prepare
+from refsr_cli.weights.files import load_weights
+from refsr_cli.weights.store import load_model
+
+KODAK = packaged("examples/images") / "kodak"
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory) -> Path:
+    """Two pictures in CUFED5's layout, each with a view that overlaps it."""
+    folder = tmp_path_factory.mktemp("pairs")
+    for number, name in enumerate(("kodim08", "kodim05")):
+        pixels = read_image(KODAK / f"{name}.png").pixels
+        for view, left in enumerate((0, 10)):
+            part = pixels[200:280, 200 + left : 280 + left]
+            write_image(folder / f"{number:03d}_{view}.png", Picture(part, None, "png", None, None, None))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(pairs, tmp_path_factory) -> Path:
+    """What is prepared is the same for every training here, and made once."""
+    folder = tmp_path_factory.mktemp("prepared")
+    list(train(settings(pairs, folder, tmp_path_factory.mktemp("first") / "run", steps=1)))
+    return folder
+
+
+def settings(pairs: Path, prepared: Path, out: Path, **changes) -> TrainConfig:
+    given = {
+        "model": "refnet",
+        "pairs": pairs,
+        "val": str(pairs),
+        "prepared": prepared,
+        "out": out,
+        "samples": 18,
+        "foreign": 0.3,
+        "workers": 0,
+        "patch": 16,
+        "steps": 4,
+        "batch": 3,
+        "learning_rate": 1e-3,
+        "schedule": "cosine",
+        "log_every": 1,
+        "validate_every": 4,
+        "device": "cpu",
+        "precision": "fp32",
+    }
+    return TrainConfig(**{**given, **changes})
+
+
+def test_records_and_files(pairs, prepared, tmp_path):
+    assert sorted(path.name for path in prepared.iterdir()) == ["000000.safetensors", "000016.safetensors"]
+    records = list(train(settings(pairs, prepared, tmp_path / "run")))
+    started = records[0]
+    assert isinstance(started, Started) and (started.photos, started.pairs, started.trial) == (0, 2, False)
+    assert not any(isinstance(record, Preparing) for record in records), "what is there is not made again"
+    steps = [record for record in records if isinstance(record, Step)]
+    assert len(steps) == 4 and all(math.isfinite(record.loss) for record in steps)
+    (validation,) = [record for record in records if isinstance(record, Validation)]
+    assert isinstance(records[-1], Finished)
+
+    trained = load_weights(tmp_path / "run" / "model.safetensors").model
+    trunk = load_model("edsr-baseline", 4).model.state_dict()
+    assert all(torch.equal(trained.trunk.state_dict()[key], value) for key, value in trunk.items())
+    untrained = build("refnet", 4).merger.state_dict()
+    assert not all(torch.equal(trained.merger.state_dict()[key], value) for key, value in untrained.items())
+    assert validation.psnr > 20 and len(targets_among(sorted(pairs.iterdir()))) == 2
+
+
+def test_resuming_continues_bit_for_bit(pairs, prepared, tmp_path):
+    list(train(settings(pairs, prepared, tmp_path / "straight")))
+    broken = train(settings(pairs, prepared, tmp_path / "broken"))
+    next(record for record in broken if isinstance(record, Step) and record.step == 2)
+    broken.close()
+    list(train(resumed(tmp_path / "broken", {})))
+    expected, found = (
+        torch.load(tmp_path / name / "state.pt", weights_only=True)["model"] for name in ("straight", "broken")
+    )
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_what_is_prepared_does_not_depend_on_who_prepares(pairs, prepared, tmp_path):
+    model = load_model("edsr-baseline", 4).model
+    windows = PairWindows([], _pairs(pairs), 64, 0.3, 0)
+    records = list(prepare(windows, model, 18, tmp_path / "again", torch.device("cpu"), workers=2))
+    assert [(record.done, record.count) for record in records] == [(16, 18), (18, 18)]
+    for path in sorted(prepared.iterdir()):
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+
+
+def _pairs(folder: Path) -> list[Pair]:
+    from refsr_cli.data.pairs import find_pairs
+
+    return find_pairs(folder)
+
+
+def test_training_goes_beyond_the_formula(pairs, prepared, tmp_path):
+    """On what it has seen, at least: a step in the right direction, not a proof of quality."""
+    list(train(settings(pairs, prepared, tmp_path / "run", steps=60, ema=0.5, batch=8)))
+    trained = load_weights(tmp_path / "run" / "model.safetensors").model
+    offer, hr = OfferSet(prepared, torch.device("cpu")).batch(64, torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        detail, trust = trained.merge(offer)
+        ours = (offer.base + trust * detail - hr).abs().mean()
+        formula = (offer.base + gate(offer) * offer.detail - hr).abs().mean()
+    assert ours < 0.99 * formula < (offer.base - hr).abs().mean()
+
+
+def test_being_worse_than_without_references_counts_more(prepared):
+    offers = OfferSet(prepared, torch.device("cpu"))
+    lesson = Merging(offers, TrainConfig(model="refnet", batch=8))
+
+    def loss_of(answer) -> float:
+        return float(lesson.loss(answer, torch.Generator().manual_seed(0)))
+
+    offer, hr = offers.batch(8, torch.Generator().manual_seed(0))
+    alone = (offer.base - hr).abs().mean()
+    assert loss_of(lambda offer: (offer.detail, torch.zeros_like(offer.variance))) == pytest.approx(float(alone))
+    # away from the truth by one level everywhere: the error grows by 1 and the hinge adds half as much again
+    step = (offer.base - hr).sign() / 255
+    assert loss_of(lambda offer: (step, torch.ones_like(offer.variance))) == pytest.approx(
+        float(alone + 1.5 * step.abs().mean()), rel=1e-4
+    )
+
+
+def test_what_is_refused(pairs, prepared, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(BadData, match="no picture is large enough"):
+        list(train(settings(pairs, tmp_path / "none", out, patch=60, samples=2)))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadData, match="holds no"):
+        list(train(settings(tmp_path / "empty", prepared, tmp_path / "other")))
+    with pytest.raises(BadSetting, match="--foreign is a part between 0 and 1"):
+        settings(pairs, prepared, out, foreign=2.0)
+    with pytest.raises(BadSetting, match="no linear tail"):
+        list(train(settings(pairs, prepared, tmp_path / "folded", fold_tail=True)))
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "000000.safetensors").write_bytes(b"nothing")
+    (damaged / "000016.safetensors").write_bytes(b"nothing")
+    with pytest.raises(BadData, match=r"000000\.safetensors is damaged.*it is made again"):
+        list(train(settings(pairs, damaged, tmp_path / "third")))
