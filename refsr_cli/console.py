@@ -200,8 +200,10 @@ def _measured(display: Display, record: dict[str, Any]) -> None:
 def _summary(display: Display, record: dict[str, Any]) -> None:
     display.line(f"[bold]{_scores('mean of ' + str(record['count']), record)}[/bold]")
     if record["refs"]:
-        gain = record["psnr"] - record["alone_psnr"]
-        display.line(f"references ({record['refs']}): {gain:+.2f} dB, at worst {record['worst_gain']:+.2f} dB")
+        display.line(
+            f"references ({record['refs']}) for {record['with_refs']} of them: {record['gain']:+.2f} dB, "
+            f"at worst {record['worst_gain']:+.2f} dB"
+        )
     for name, why in (
         ("failed", "could not be read"),
         ("undefined", "have no PSNR or SSIM and are left out of its mean"),

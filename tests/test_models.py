@@ -1,6 +1,6 @@
 """What every net in MODELS promises, and what sets each of them apart."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -154,6 +154,20 @@ def test_merging_sees_no_further_than_its_radius(name: str, scale: int) -> None:
         seen = leaf.grad.abs().sum((0, 1)).nonzero() // (leaf.shape[-1] // side) - middle
         reaches.append(int(seen.abs().max()))
     assert model.merge_radius - 4 <= max(reaches) <= model.merge_radius
+
+
+def test_merging_can_be_differentiated() -> None:
+    model = build_small("refnet", 4)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    with torch.no_grad():
+        offer = random_offer(model, torch.rand(1, 3, 3, 2, dtype=torch.float64))
+    names = ("detail", "own", "base", "score")
+
+    def answers(*values: Tensor) -> tuple[Tensor, Tensor]:
+        return model.merge(replace(offer, **dict(zip(names, values, strict=True))))
+
+    assert torch.autograd.gradcheck(answers, [getattr(offer, name).requires_grad_() for name in names])
 
 
 def test_a_reference_net_starts_from_its_trunk_and_leaves_it_alone() -> None:

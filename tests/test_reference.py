@@ -1,6 +1,8 @@
 """What references must and must not do, on real photos: the invariants of reference-based super-resolution."""
 
 import io
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -278,6 +280,52 @@ def test_the_exhaustive_look_finds_the_best_of_all(hr):
     score_found, pos = exhaustive(queries, cells)
     assert torch.allclose(score_found.double(), expected, atol=1e-5)
     assert (pos == places[:, index]).all(0).float().mean() > 0.99
+
+
+def test_how_much_is_compared_at_once_changes_no_match(hr, monkeypatch):
+    lr = to_tensor(lr_of(hr).pixels)[0]
+    queries, cells = describe(lr)[::7], cell_map(kodak("kodim08", top=110).float() / 255)
+    wanted_score, wanted = exhaustive(queries, cells)
+    monkeypatch.setattr("refsr_cli.reference.matching._QUERIES", 37)
+    monkeypatch.setattr("refsr_cli.reference.matching._CANDIDATES", 1000)
+    found_score, found = exhaustive(queries, cells)
+    assert torch.allclose(found_score, wanted_score, atol=1e-6)
+    assert (found == wanted).all(0).float().mean() > 0.998, "but for candidates that are equal to the last bit"
+
+
+def test_refining_in_parts_changes_no_match(hr, monkeypatch):
+    lr, reference = to_tensor(lr_of(hr).pixels)[0], hr[:, 5:, 3:].float() / 255
+    wanted = match_reference(lr, reference)
+    monkeypatch.setattr("refsr_cli.reference.field._CHUNK", 300)
+    found = match_reference(lr, reference)
+    assert ((found.pos - wanted.pos).abs().amax(0) < 1e-2).float().mean() > 0.98
+    assert torch.allclose(found.score.mean(), wanted.score.mean(), atol=1e-4)
+
+
+_PEAK = """
+import resource, sys, torch
+from refsr_cli.images import read_rgb8
+from refsr_cli.layers.resample import resize
+from refsr_cli.reference.matching import match_reference
+torch.set_num_threads(1)
+side = int(sys.argv[1])
+photo = read_rgb8(sys.argv[2])[None].float() / 255
+lr, reference = resize(photo, side, side)[0], resize(photo, 4 * side, 4 * side)[0]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+match_reference(lr, reference)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory in KiB is what Linux tells")
+def test_memory_grows_with_the_pixels_and_not_with_their_square():
+    """Nine times the pixels of picture and reference; all their pairs at once would take 21 GB."""
+    peaks = []
+    for side in (64, 192):
+        command = [sys.executable, "-c", _PEAK, str(side), str(IMAGES / "kodak" / "kodim08.png")]
+        peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    assert peaks[1] < max(peaks[0], 20_000) * 9**1.1
+    assert peaks[1] < 600_000
 
 
 def test_the_survey_sees_how_a_reference_is_turned_and_scaled(hr):

@@ -51,8 +51,10 @@ class Measured:
     bicubic_psnr: float
     bicubic_ssim: float
     seconds: float
+    references: int | None = None
+    """How many there were."""
     alone_psnr: float | None = None
-    """Of the net without references, where there are some."""
+    """Of the net without references."""
     ref_share: float | None = None
     """Part of the picture where references were used."""
     kind: str = "measured"
@@ -83,9 +85,13 @@ class Summary:
     refs: str | None = None
     """Which references there were; None for a set without."""
     alone_psnr: float | None = None
+    with_refs: int | None = None
+    """Images that had references."""
+    gain: float | None = None
     worst_gain: float | None = None
-    """The least that references gained on one image, in dB."""
+    """What references gained on those images on average, and on the one that gained least, in dB."""
     ref_share: float | None = None
+    """Part of those images where references were used."""
     kind: str = "summary"
 
 
@@ -135,7 +141,8 @@ def evaluate(
         row = Measured(sample.name, ours.psnr, ours.ssim, plain.psnr, plain.ssim, seconds)
         if refs is not None:
             alone = scores(sample.cut(upscaler(sample.lr, config.scale))).psnr if refs else ours.psnr
-            row = replace(row, alone_psnr=alone, ref_share=sum(use.share for use in enlarged.uses))
+            share = sum(use.share for use in enlarged.uses)
+            row = replace(row, references=len(refs), alone_psnr=alone, ref_share=share)
         rows.append(row)
         yield row
         if path in targets:
@@ -166,12 +173,15 @@ def evaluate(
 
 
 def _about_references(refs: str, rows: list[Measured]) -> dict[str, Any]:
-    gains = [row.psnr - row.alone_psnr for row in rows if row.alone_psnr is not None]
+    helped = [row for row in rows if row.references]
+    gains = [row.psnr - (row.alone_psnr or 0) for row in helped]
     return {
         "refs": refs,
-        "alone_psnr": _mean(row.alone_psnr for row in rows if row.alone_psnr is not None),
-        "worst_gain": min(gains),
-        "ref_share": _mean(row.ref_share for row in rows if row.ref_share is not None),
+        "alone_psnr": _mean(row.alone_psnr or 0 for row in rows),
+        "with_refs": len(helped),
+        "gain": _mean(gains) if helped else 0.0,
+        "worst_gain": min(gains, default=0.0),
+        "ref_share": _mean(row.ref_share or 0 for row in helped) if helped else 0.0,
     }
 
 
