@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from refsr_cli.errors import BadSetting
 from refsr_cli.layers.blocks import ResBlock, Upsampler, conv, upsampler_radius
 from refsr_cli.layers.folding import apply_folded, fold_tail
-from refsr_cli.layers.resample import downscale, resize, upscale
+from refsr_cli.layers.resample import downscale, resize, resize_bytes, scaled_bytes, upscale
 
 SCALES = (2, 3, 4, 8)
 FEATURES = 5
@@ -176,3 +176,12 @@ def test_resize_is_matlabs_away_from_the_border_at_any_size(matlab_imresize, siz
 def test_resize_to_the_same_size_changes_nothing() -> None:
     image = random_image(0, 1, 3, 6, 7)
     assert torch.equal(resize(image, 6, 7), image)
+
+
+def test_bytes_are_resized_as_floats_are_and_rounded(photo: Tensor) -> None:
+    expected = resize(photo[None].double(), 70, 91)[0].clamp(0, 255).round()
+    found = resize_bytes(photo, 70, 91)
+    assert found.dtype == torch.uint8 and found.shape == (3, 70, 91)
+    assert (found.double() - expected).abs().max() <= 1 and (found != expected).float().mean() < 0.01
+    assert resize_bytes(photo, *photo.shape[1:]) is photo
+    assert scaled_bytes(photo, 0.5).shape == (3, 96, 120) and scaled_bytes(photo, 1e-6).shape == (3, 1, 1)

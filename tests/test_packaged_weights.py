@@ -24,6 +24,10 @@ def summary_of(record: WeightRecord, dataset: Path, **settings) -> Summary:
     return last
 
 
+def record_of(name: str) -> WeightRecord:
+    return next(record for record in ROWS if record.id == name)
+
+
 def test_there_are_some():
     assert any(record.model == "edsr-baseline" and record.scale == 4 for record in ROWS)
 
@@ -52,10 +56,22 @@ def test_better_than_bicubic_on_a_photo(record):
     assert result.ssim > result.bicubic_ssim
 
 
+def test_merging_that_was_learned_is_better_than_the_formula(shared_data, tmp_path):
+    """On a few groups of real photos, and never far below the net without references."""
+    for path in (shared_data / "refeval").iterdir():
+        if path.stem[:3] in ("012", "024", "044") and path.stem[-1] in "01":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    learned, formula = (summary_of(record_of(name), tmp_path, refs="L1") for name in ("refnet-x4", "edsr-baseline-x4"))
+    assert (learned.count, learned.alone_psnr) == (3, formula.alone_psnr)
+    assert learned.gain is not None and formula.gain is not None
+    assert learned.gain > formula.gain > 1.4
+    assert learned.worst_gain is not None and learned.worst_gain > -0.05
+
+
 @pytest.mark.parametrize(("name", "promised"), [("edsr-baseline-x4", 30.6), ("edsr-baseline-x2", 37.0)])
 def test_the_promised_quality(shared_data, name, promised):
     """The figure of the card, and that self-ensemble adds to it."""
-    record = next(record for record in ROWS if record.id == name)
+    record = record_of(name)
     plain = summary_of(record, shared_data / "eval" / "Set5")
     assert plain.psnr >= promised
     row = re.search(r"\| Set5 \| y \| ([\d.]+)", (FOLDER / str(record.card)).read_text("utf-8"))

@@ -83,6 +83,24 @@ def test_pictures_smaller_than_a_window(tmp_path: Path) -> None:
         PairWindows([], [], 64, 0.0, 0)
 
 
+def test_some_made_views_are_the_photo_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moved by whole pixels: every pixel of such a view is one of the photo, unchanged."""
+    monkeypatch.setattr("refsr_cli.data.pairs._COPIES", 1.0)
+    photo = read_rgb8(KODAK[0])
+    windows = photo.unfold(1, 60, 1).unfold(2, 60, 1)[..., ::59, ::59]  # the corners of every window
+    exact = 0
+    for seed in range(16):
+        view = made_view(photo, 200, 300, 48, torch.Generator().manual_seed(seed))
+        assert view.shape == (3, 60, 60) and view.dtype == torch.uint8
+        for turned in (view.rot90(turns, (1, 2)) for turns in range(4)):
+            corners = turned[:, ::59, ::59].view(3, 1, 1, 2, 2)
+            for top, left in (windows == corners).all(0).all(-1).all(-1).nonzero().tolist():
+                exact += bool(torch.equal(photo[:, top : top + 60, left : left + 60], turned))
+    assert exact >= 3
+    corner = made_view(photo, 0, photo.shape[2] - 48, 48, torch.Generator().manual_seed(1))
+    assert corner.shape == (3, 60, 60), "also where the photo ends"
+
+
 def test_a_made_view_shows_the_same_scene() -> None:
     """Where nothing is changed but the place, the view is found in the photo again: mean colours agree."""
     photo = read_rgb8(KODAK[0])

@@ -17,11 +17,13 @@ from refsr_cli.data.folders import find_images, is_image
 from refsr_cli.data.reference_sets import references_of, targets_among
 from refsr_cli.errors import BadData
 from refsr_cli.images import read_rgb8
-from refsr_cli.layers.resample import resize
+from refsr_cli.layers.resample import resize, scaled_bytes
 
 _LONGEST = 1024
 """Pixels a side to which photos are shrunk: nearer to a scene than that, sensors show little but blur and noise."""
 _MOST_REFERENCES = 2
+_COPIES = 0.25
+"""Part of the views made from photos that are the photo itself, moved by whole pixels."""
 _EMPTY = 0.15
 """Part of the foreign references that show nothing at all: noise, or one colour."""
 
@@ -117,11 +119,7 @@ class PairWindows:
 
 def _opened(path: Path) -> Tensor:
     image = read_rgb8(path)
-    shrink = _LONGEST / max(image.shape[1:])
-    if shrink >= 1:
-        return image
-    height, width = (max(1, round(size * shrink)) for size in image.shape[1:])
-    return resize(image[None].float(), height, width)[0].clamp(0, 255).round().to(torch.uint8)
+    return scaled_bytes(image, min(1.0, _LONGEST / max(image.shape[1:])))
 
 
 def _pick(count: int, generator: torch.Generator) -> int:
@@ -149,6 +147,8 @@ def _most_detailed(places: Sequence[tuple[int, int]], image: Tensor, side: int) 
 def made_view(photo: Tensor, top: int, left: int, side: int, generator: torch.Generator) -> Tensor:
     """What another camera might have seen of the window at `top`, `left` of `photo` (3, H, W) uint8: from another
     place, turned, nearer or further, in other light, blurred, noisy, compressed.   (3, side', side') uint8"""
+    if float(torch.rand((), generator=generator)) < _COPIES:
+        return _copy(photo, top, left, side, generator)
     zoom = 2 ** _uniform(-0.6, 0.6, generator)[0]  # pixels of the photo for one of the view
     size = side * 5 // 4
     near = photo if zoom <= 1 else resize(photo[None].float(), *(round(n / zoom) for n in photo.shape[1:]))[0]
@@ -170,6 +170,21 @@ def made_view(photo: Tensor, top: int, left: int, side: int, generator: torch.Ge
     lookup = (2 * pos / span - 1).flip(0).permute(1, 2, 0)[None]
     view = F.grid_sample(near[None].float(), lookup, mode="bicubic", padding_mode="reflection", align_corners=False)[0]
     return _photographed(view / 255, generator)
+
+
+def _copy(photo: Tensor, top: int, left: int, side: int, generator: torch.Generator) -> Tensor:
+    """The photo itself there, moved by whole pixels, perhaps turned by right angles and mirrored, perhaps in other
+    light: what shows it without any blur."""
+    size = [min(side * 5 // 4, length) for length in photo.shape[1:]]
+    corner = [
+        max(0, min(start + _pick(side // 2, generator) - side * 3 // 8, length - extent))
+        for start, length, extent in zip((top, left), photo.shape[1:], size, strict=True)
+    ]
+    view = photo[:, corner[0] : corner[0] + size[0], corner[1] : corner[1] + size[1]]
+    if _pick(2, generator):
+        view = view.rot90(_pick(4, generator), (1, 2))
+        view = view.flip(2) if _pick(2, generator) else view
+    return _photographed(view.float() / 255, generator) if _pick(2, generator) else view.contiguous()
 
 
 def _photographed(view: Tensor, generator: torch.Generator) -> Tensor:

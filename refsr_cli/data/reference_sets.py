@@ -12,7 +12,7 @@ from refsr_cli.data.folders import is_image
 from refsr_cli.data.references import open_reference_file
 from refsr_cli.errors import BadSetting, Failed
 from refsr_cli.images import read_rgb8
-from refsr_cli.layers.resample import resize
+from refsr_cli.layers.resample import scaled_bytes
 from refsr_cli.reference.bank import RefBank, open_reference
 
 _TARGET = re.compile(r"(.+)_0")
@@ -20,17 +20,12 @@ _TARGET = re.compile(r"(.+)_0")
 CHANGED: dict[str, Callable[[Tensor], Tensor]] = {
     "truth": lambda hr: hr,
     "turned": lambda hr: hr.rot90(1, (1, 2)).contiguous(),
-    "scaled": lambda hr: _resized(hr, 0.8),
+    "scaled": lambda hr: scaled_bytes(hr, 0.8),
     "noise": lambda hr: torch.randint(256, hr.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0)),
 }
 """References made from the truth (3, H, W) uint8 itself, or in its size, to see what a net makes of them."""
 
 _CHOICES = "all, none, a number, L1 (only the first) and so on, unrelated, " + ", ".join(CHANGED)
-
-
-def _resized(image: Tensor, factor: float) -> Tensor:
-    height, width = (max(1, round(side * factor)) for side in image.shape[1:])
-    return resize(image[None].float(), height, width)[0].clamp(0, 255).round().to(torch.uint8)
 
 
 def targets_among(paths: Sequence[Path]) -> list[Path]:

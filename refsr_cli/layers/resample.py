@@ -29,6 +29,20 @@ def resize(x: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(x, (height, width), mode="bicubic", antialias=True, align_corners=False)
 
 
+def resize_bytes(image: Tensor, height: int, width: int) -> Tensor:
+    """(C, H, W) uint8 to (C, height, width), one channel at a time, so that little is held in floating point."""
+    if image.shape[1:] == (height, width):
+        return image
+    channels = [resize(channel[None, None].float(), height, width)[0, 0] for channel in image]
+    return torch.stack([channel.clamp(0, 255).add(0.5).to(torch.uint8) for channel in channels])
+
+
+def scaled_bytes(image: Tensor, factor: float) -> Tensor:
+    """(C, H, W) uint8 with both sides `factor` times as long, at least one pixel."""
+    height, width = (max(1, round(side * factor)) for side in image.shape[1:])
+    return resize_bytes(image, height, width)
+
+
 def local_mean(x: Tensor, side: int) -> Tensor:
     """Mean of (N, C, H, W) over a square of odd `side` around each pixel, the picture continued beyond its border."""
     return F.avg_pool2d(F.pad(x, (side // 2,) * 4, mode="replicate"), side, stride=1)

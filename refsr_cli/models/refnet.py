@@ -14,7 +14,7 @@ from refsr_cli.models.base import SRModel
 from refsr_cli.models.edsr import EDSR, EDSRConfig
 from refsr_cli.reference.descriptors import CELL
 from refsr_cli.reference.offer import Offer
-from refsr_cli.reference.trust import evidence
+from refsr_cli.reference.trust import evidence, resembles
 
 _DETAIL = 10.0
 """Details are about a tenth as large as what a net likes."""
@@ -107,7 +107,7 @@ class RefNet(SRModel):
         likely = evidence(offer)
         change, doubt = self.merger(offer, likely)
         trust = (1 + 2 * _SLACK) * torch.sigmoid(_STEEPNESS * (likely - 0.5) + doubt) - _SLACK
-        return offer.detail + change, trust.clamp(0, 1)
+        return offer.detail + change, trust.clamp(0, 1) * resembles(offer)
 
     def start_from(self, source: SRModel, name: str) -> None:
         """From another RefNet, or from the EDSR that is to be its trunk."""

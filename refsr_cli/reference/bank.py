@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from refsr_cli.layers.resample import local_mean, resize
+from refsr_cli.layers.resample import local_mean, scaled_bytes
 from refsr_cli.reference.descriptors import CELL
 from refsr_cli.reference.match import Match
 from refsr_cli.reference.matching import likeness, match_reference
@@ -18,6 +18,8 @@ MOST_REFERENCES = 8
 SMALLEST_SIDE = 16
 """Pixels a side below which a reference has nothing to show."""
 _THUMBNAIL_PIXELS = 256 * 256
+_MOST_PIXELS = 24_000_000
+"""Above which a reference is made smaller to be matched, though not to be read."""
 _SMOOTH = 9
 """Cells, a side, over which scores are averaged before one reference is preferred to another."""
 
@@ -42,10 +44,8 @@ def open_reference(name: str, load: Callable[[], Tensor]) -> Reference:
     image = load()
     height, width = image.shape[-2:]
     shrink = min(1.0, (_THUMBNAIL_PIXELS / (height * width)) ** 0.5)
-    small = resize(image[None].float() / 255, max(1, round(height * shrink)), max(1, round(width * shrink)))[0]
     digest = hashlib.sha256(f"{height}x{width}".encode() + image.numpy().tobytes()).hexdigest()
-    thumbnail = small.clamp(0, 1).mul(255).round().to(torch.uint8)
-    return Reference(name, load, digest, thumbnail, (height, width))
+    return Reference(name, load, digest, scaled_bytes(image, shrink), (height, width))
 
 
 class RefBank:
@@ -78,7 +78,9 @@ def match_all(
     best, best_score, sources = None, None, []
     for number, reference in enumerate(references):
         image = reference.load()
-        match = match_reference(lr, image.to(lr.device).float() / 255, number)
+        seen = scaled_bytes(image, min(1.0, (_MOST_PIXELS / (image.shape[1] * image.shape[2])) ** 0.5))
+        ratio = (image.shape[1] / seen.shape[1], image.shape[2] / seen.shape[2])
+        match = match_reference(lr, seen.to(lr.device).float() / 255, number).stretched(*ratio)
         sources.append(Source.of(image, match, scale))
         score = local_mean(match.score[None, None], _SMOOTH)[0, 0]
         if best is None or best_score is None:

@@ -74,8 +74,19 @@ def describe(lr: Tensor, rows: slice | None = None) -> Tensor:
         stop = min(start + _BAND, rows.stop)
         surroundings = F.unfold(padded[:, :, start : stop + 2 * RADIUS], side)[0].T
         part = slice((start - rows.start) * width, (stop - rows.start) * width)
-        descriptors[part] = normalized(surroundings.reshape(-1, 3, side * side))
+        descriptors[part] = normalized(surroundings.reshape(-1, 3, side * side).contiguous())
     return descriptors
+
+
+def describe_turned(lr: Tensor, places: Tensor, turn: Tensor) -> Tensor:
+    """Descriptors (n, 147) of the pixels at `places` (2, n) of a picture (3, h, w), as they are where a reference shows
+    it turned: `turn` (2, 2), orthogonal, takes steps in the picture to steps in the reference."""
+    offset = turn.T @ neighbours(RADIUS, lr.device)
+    seen = places[:, :, None] + offset[:, None]  # row and column of every pixel compared
+    size = torch.tensor(lr.shape[1:], device=lr.device).view(2, 1, 1)
+    grid = ((2 * seen + 1) / size - 1).flip(0).permute(1, 2, 0)[None]
+    shown = F.grid_sample(lr[None], grid, mode="bilinear", padding_mode="border", align_corners=False)[0]
+    return normalized(shown.transpose(0, 1))
 
 
 def describe_map(cells: Tensor, most: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -26,6 +26,8 @@ from refsr_cli.reference.descriptors import (
 
 _CHUNK = 2**15
 """Cells compared at once."""
+_KEPT = 2**19
+"""Cells whose descriptors are kept, 300 MB of them; of larger pictures each is made again when it is compared."""
 _FIT_RADIUS = 3
 _TONE_NOISE = 2 / 255
 _LEAST_CONTRAST, _MOST_CONTRAST = 0.1, 2.5
@@ -58,7 +60,6 @@ class Level:
         small, shrunk = pyramid_level(lr, level), pyramid_level(reference, level)
         self.height, self.width = small.shape[-2:]
         self.lr = small
-        self.descriptors = describe(small)
         self.cells = cell_map(shrunk)
         device = lr.device
         size = torch.tensor(lr.shape[-2:], device=device)
@@ -68,12 +69,17 @@ class Level:
         """(2,) pixels of the shrunk reference for each of its own."""
         self.unit = float(2**level)
         self.window = neighbours(RADIUS, device)
+        self._kept = describe(small) if self.height * self.width <= _KEPT else None
+
+    def descriptors(self, part: slice) -> Tensor:
+        """Of some cells, counted row by row: (n, 147)."""
+        return normalized(self._own_surroundings(part)) if self._kept is None else self._kept[part]
 
     def compare(self, pos: Tensor, affine: Tensor) -> Tensor:
         """Correlation (h, w) of each cell's surroundings with those at `pos` (2, h, w), seen through `affine`
         (2, 2, h, w)."""
         scores = [
-            (normalized(shown) * self.descriptors[part]).sum(1) for part, shown in self._surroundings(pos, affine)
+            (normalized(shown) * self.descriptors(part)).sum(1) for part, shown in self._surroundings(pos, affine)
         ]
         return torch.cat(scores).view(self.height, self.width)
 
@@ -92,10 +98,10 @@ class Level:
 
     def _own_surroundings(self, part: slice) -> Tensor:
         """What the picture shows around these cells: (n, 3, 49)."""
-        number = torch.arange(part.start, min(part.stop, len(self.descriptors)), device=self.lr.device)
+        number = torch.arange(part.start, min(part.stop, self.height * self.width), device=self.lr.device)
         row = (number // self.width).view(-1, 1) + self.window[0].long()
         column = (number % self.width).view(-1, 1) + self.window[1].long()
-        return self.lr[:, row.clamp(0, self.height - 1), column.clamp(0, self.width - 1)].transpose(0, 1)
+        return self.lr[:, row.clamp(0, self.height - 1), column.clamp(0, self.width - 1)].transpose(0, 1).contiguous()
 
     def _surroundings(self, pos: Tensor, affine: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """What the reference shows around some of the cells at a time: their numbers, (n, 3, 49)."""

@@ -4,7 +4,7 @@ Positions are absolute and continuous: pixel `k` of an image spans `k` to `k + 1
 halving an image halves every position. They survive cropping, tiling and any size of reference, unlike a flow.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,6 +30,11 @@ class Match:
         rows, columns = slice(top, bottom), slice(left, right)
         parts = (self.pos, self.affine, self.score, self.ref_id, self.tone)
         return Match(*(value[..., rows, columns] for value in parts))
+
+    def stretched(self, down: float, right: float) -> "Match":
+        """This match with a reference whose height and width are multiplied by `down` and `right`."""
+        ratio = torch.tensor([down, right], device=self.pos.device)
+        return replace(self, pos=self.pos * ratio.view(2, 1, 1), affine=self.affine * ratio.view(2, 1, 1, 1))
 
     def where(self, keep: Tensor, other: "Match") -> "Match":
         """This match for the cells of which `keep` (h, w) is true, `other` for the rest."""

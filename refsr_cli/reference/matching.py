@@ -10,13 +10,22 @@ import torch
 from torch import Tensor
 
 from refsr_cli.layers.resample import resize
-from refsr_cli.reference.descriptors import CELL, MAP_STEP, cell_map, describe, describe_map, pyramid_level, turned_map
+from refsr_cli.reference.descriptors import (
+    CELL,
+    MAP_STEP,
+    cell_map,
+    describe,
+    describe_map,
+    describe_turned,
+    pyramid_level,
+    turned_map,
+)
 from refsr_cli.reference.field import Field, Level, carried, refine
 from refsr_cli.reference.match import Match
 
 _COMPARISONS = 2**29
 """Pairs of cells that the exhaustive look may compare, for each view; above that it is taken at a coarser level."""
-_QUERIES, _CANDIDATES = 2**10, 2**14
+_QUERIES, _CANDIDATES = 2**9, 2**12
 """How many of each are compared at once: fixed, so that the result does not depend on the memory at hand."""
 _SURVEY_SIDE, _SURVEY_QUERIES, _SURVEY_CANDIDATES = 48, 128, 2**17
 _SCALES = (0.5, 0.71, 1.0, 1.41, 2.0)
@@ -44,14 +53,14 @@ def match_reference(lr: Tensor, reference: Tensor, ref_id: int = 0) -> Match:
     for number in range(start - 1, -1, -1):
         coarse, level = level, Level(lr, worked, number)
         field = refine(level, carried(field, coarse, level), generator, thorough=False)
-    ratio = torch.tensor([height / worked.shape[1], width / worked.shape[2]], device=lr.device)
-    return Match(
-        pos=field.pos * ratio.view(2, 1, 1),
-        affine=field.affine * ratio.view(2, 1, 1, 1),
+    match = Match(
+        pos=field.pos,
+        affine=field.affine,
         score=field.score,
         ref_id=torch.full_like(field.score, ref_id, dtype=torch.long),
         tone=level.tone(field),
     )
+    return match.stretched(height / worked.shape[1], width / worked.shape[2])
 
 
 def exhaustive(queries: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,27 +83,29 @@ def survey(lr: Tensor, reference: Tensor) -> tuple[float, list[Tensor]]:
 
     The turns (2, 2) are orthogonal; there are several when parts of the picture agree with different ones.
     """
-    number, queries = _survey_queries(lr)
+    number, small, places = _survey_places(lr)
     turns = _turns(lr.device)
+    queries = torch.stack([describe_turned(small, places, turn) for turn in turns])
     best, chosen, shares = -math.inf, 1.0, torch.ones(1)
     for scale, likely in _scales(lr, reference).items():
         height, width = (max(1, round(side * scale / 2**number)) for side in reference.shape[-2:])
         cells = cell_map(resize(reference[None], height, width)[0])
-        tried = turns if likely and cells[0].numel() <= _SURVEY_CANDIDATES else turns[:1]
-        scores = torch.stack([exhaustive(queries, turned_map(cells, turn)[0])[0] for turn in tried])
+        tried = len(turns) if likely and cells[0].numel() <= _SURVEY_CANDIDATES else 1
+        scores = exhaustive(queries[:tried].flatten(0, 1), cells)[0].view(tried, -1)
         quality = scores.mean(1)
         quality[0] += _PREFERENCE
         if float(quality.max()) + _PREFERENCE * (scale == 1) > best:
             best, chosen = float(quality.max()) + _PREFERENCE * (scale == 1), scale
             scores[0] += _PREFERENCE
-            shares = scores.argmax(0).bincount(minlength=len(tried)) / len(queries)
+            shares = scores.argmax(0).bincount(minlength=tried) / scores.shape[1]
     order = shares.argsort(descending=True, stable=True)[:_MOST_TURNS].tolist()
     return chosen, [turns[index] for index in order if index == order[0] or shares[index] >= _SMALLEST_SHARE]
 
 
 def likeness(lr: Tensor, thumbnail: Tensor) -> float:
     """How much of `lr` (3, h, w) seems to be in a small picture (3, H, W), at most 1, whatever its size."""
-    _, queries = _survey_queries(lr)
+    _, small, places = _survey_places(lr)
+    queries = describe_turned(small, places, torch.eye(2, device=lr.device))
     shrink = (_SURVEY_SIDE / min(lr.shape[-2:])) * math.sqrt(lr.shape[-2] * lr.shape[-1])
     size = math.sqrt(thumbnail.shape[-2] * thumbnail.shape[-1])
     best = -math.inf
@@ -105,12 +116,15 @@ def likeness(lr: Tensor, thumbnail: Tensor) -> float:
     return best
 
 
-def _survey_queries(lr: Tensor) -> tuple[int, Tensor]:
-    """The pyramid level of the survey, and descriptors of well textured places spread over the picture there."""
+def _survey_places(lr: Tensor) -> tuple[int, Tensor, Tensor]:
+    """The pyramid level of the survey, the picture there, and the row and column (2, n) of well textured cells spread
+    over it."""
     number = max(0, round(math.log2(max(1, min(lr.shape[-2:])) / _SURVEY_SIDE)))
-    queries = describe(pyramid_level(lr, number))
-    textured = queries.norm(dim=1).argsort(descending=True, stable=True)[: max(1, len(queries) // 2)].sort().values
-    return number, queries[textured[:: max(1, len(textured) // _SURVEY_QUERIES)]]
+    small = pyramid_level(lr, number)
+    length = describe(small).norm(dim=1)
+    textured = length.argsort(descending=True, stable=True)[: max(1, len(length) // 2)].sort().values
+    chosen = textured[:: max(1, len(textured) // _SURVEY_QUERIES)]
+    return number, small, torch.stack([chosen // small.shape[2], chosen % small.shape[2]])
 
 
 def _scales(lr: Tensor, reference: Tensor) -> dict[float, bool]:
@@ -133,10 +147,10 @@ def _turns(device: torch.device) -> list[Tensor]:
 def _look_everywhere(level: Level, turns: list[Tensor]) -> Field:
     """The best place of all for each cell, in whole half-cells."""
     shape = (level.height, level.width)
-    found = None
+    found, queries = None, level.descriptors(slice(0, level.height * level.width))
     for turn in turns:
         cells, places = turned_map(level.cells, turn)
-        score, where = exhaustive(level.descriptors, cells)
+        score, where = exhaustive(queries, cells)
         row, column = where.long() // MAP_STEP
         pos = places[:, row, column] / level.ratio.view(2, 1)
         affine = turn.view(2, 2, 1, 1).expand(2, 2, *shape)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refsr_cli.layers.resample import local_mean, resize
+from refsr_cli.layers.resample import local_mean, scaled_bytes
 from refsr_cli.reference.descriptors import CELL
 from refsr_cli.reference.match import Match
 
@@ -39,9 +39,8 @@ class Source:
         stretch = float(match.affine.permute(2, 3, 0, 1).det().abs().sqrt().median()) * CELL / scale
         if stretch < _ALIASING:
             return cls(image, (1.0, 1.0))
-        height, width = (max(1, round(side / stretch)) for side in image.shape[1:])
-        small = resize(image[None].float(), height, width)[0].clamp(0, 255).add(0.5).to(torch.uint8)
-        return cls(small, (height / image.shape[1], width / image.shape[2]))
+        small = scaled_bytes(image, 1 / stretch)
+        return cls(small, (small.shape[1] / image.shape[1], small.shape[2] / image.shape[2]))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from refsr_cli.reference.offer import Offer
 
 _SCORES = (0.7, 0.95)
 """Correlations from which a match is believed at all, and in full."""
+_RESEMBLANCE = (0.5, 0.6)
+"""Correlations below which nothing is believed, whatever was learned, and from which that is free."""
 _DISAGREEMENT = 2.0
 _EVIDENCE = (0.1, 0.9)
 """Evidence from which detail is taken at all, and in full: a foreign picture gives a little everywhere."""
@@ -31,6 +33,12 @@ def evidence(offer: Offer) -> Tensor:
     energy = local_mean(offer.detail.square().mean(1, keepdim=True), area)
     spread = local_mean(offer.variance, area)
     return energy / (energy + _DISAGREEMENT * spread + 1e-8) * _ramp(_up(offer.score, offer.scale), _SCORES)
+
+
+def resembles(offer: Offer) -> Tensor:
+    """0 where a match correlates so little that nothing in it can be believed, else 1, with a ramp between: the floor
+    under whatever was learned.   (N, 1, scale*h, scale*w)"""
+    return _ramp(_up(offer.score, offer.scale), _RESEMBLANCE)
 
 
 def gate(offer: Offer) -> Tensor:

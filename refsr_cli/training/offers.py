@@ -109,11 +109,14 @@ class OfferSet:
         self.count = len(self._tensors["hr"])
 
     def batch(self, size: int, generator: torch.Generator) -> tuple[Offer, Tensor]:
-        """`size` random samples, turned and mirrored, with the truth (size, 3, H, W) float in [0, 1]."""
+        """`size` random samples, turned, mirrored, their colours exchanged, with the truth (size, 3, H, W) float in
+        [0, 1]."""
         chosen = torch.randint(self.count, (size,), generator=generator)
         turns = torch.randint(8, (size,), generator=generator)
-        tensors = {
-            name: dihedral(values[chosen.to(values.device)].float(), turns) for name, values in self._tensors.items()
-        }
+        colours = torch.randperm(3, generator=generator)
+        tensors = {}
+        for name, values in self._tensors.items():
+            drawn = dihedral(values[chosen.to(values.device)].float(), turns)
+            tensors[name] = drawn[:, colours.to(drawn.device)] if drawn.shape[1] == 3 else drawn
         hr = tensors.pop("hr") / 255
         return Offer(**tensors), hr
