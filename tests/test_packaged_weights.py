@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from refsr_cli.config import EvaluateConfig
 from refsr_cli.packaged import packaged
@@ -54,6 +55,12 @@ def test_better_than_bicubic_on_a_photo(record):
     result = summary_of(record, packaged("examples/images") / "flowerpot")
     assert result.psnr > result.bicubic_psnr + 0.5
     assert result.ssim > result.bicubic_ssim
+
+
+def test_without_references_the_reference_net_is_its_trunk():
+    whole, trunk = (load_weights(FOLDER / record_of(name).file).model for name in ("refnet-x4", "edsr-baseline-x4"))
+    for key, value in trunk.state_dict().items():
+        assert torch.equal(whole.state_dict()[f"trunk.{key}"], value), key
 
 
 def test_merging_that_was_learned_is_better_than_the_formula(shared_data, tmp_path):
