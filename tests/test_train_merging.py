@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from refsr_cli.config import TrainConfig, resumed
-from refsr_cli.data.pairs import Pair, PairWindows
+from refsr_cli.data.pairs import PairWindows, find_pairs
 from refsr_cli.data.reference_sets import targets_among
 from refsr_cli.errors import BadData, BadSetting
 from refsr_cli.images import Picture, read_image, write_image
@@ -99,17 +99,11 @@ def test_resuming_continues_bit_for_bit(pairs, prepared, tmp_path):
 
 def test_what_is_prepared_does_not_depend_on_who_prepares(pairs, prepared, tmp_path):
     model = load_model("edsr-baseline", 4).model
-    windows = PairWindows([], _pairs(pairs), 64, 0.3, 0)
+    windows = PairWindows([], find_pairs(pairs), 64, 0.3, 0)
     records = list(prepare(windows, model, 18, tmp_path / "again", torch.device("cpu"), workers=2))
     assert [(record.done, record.count) for record in records] == [(16, 18), (18, 18)]
     for path in sorted(prepared.iterdir()):
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
-
-
-def _pairs(folder: Path) -> list[Pair]:
-    from refsr_cli.data.pairs import find_pairs
-
-    return find_pairs(folder)
 
 
 def test_training_goes_beyond_the_formula(pairs, prepared, tmp_path):

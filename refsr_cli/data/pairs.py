@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from refsr_cli.data.folders import find_images, is_image
+from refsr_cli.data.folders import find_images
 from refsr_cli.data.reference_sets import references_of, targets_among
 from refsr_cli.errors import BadData
 from refsr_cli.images import read_rgb8
@@ -62,8 +62,7 @@ def _views(found: Sequence[Path]) -> list[Pair]:
     """Every picture with the others in its folder, the nearest in order of name first."""
     scenes: dict[Path, list[Path]] = defaultdict(list)
     for path in found:
-        if is_image(path):
-            scenes[path.parent].append(path)
+        scenes[path.parent].append(path)
     pairs = []
     for views in scenes.values():
         for here, view in enumerate(views):
@@ -91,17 +90,16 @@ class PairWindows:
         real = bool(self.pairs) and (not self.photos or chance[1] < 0.5)
         if real:
             pair = self.pairs[_pick(len(self.pairs), generator)]
-            target, references = _opened(pair.target), list(pair.references[:_MOST_REFERENCES])
+            target = _opened(pair.target)
             top, left = _place(target, self.side, generator)
         else:
-            path = self.photos[_pick(len(self.photos), generator)]
-            target, references = _opened(path), []
+            target = _opened(self.photos[_pick(len(self.photos), generator)])
             top, left = _most_detailed([_place(target, self.side, generator) for _ in range(4)], target, self.side)
         window = target[:, top : top + self.side, left : left + self.side]
         if chance[0] < self.foreign:
             return window, [self._foreign(generator)]
         if real:
-            return window, [_opened(path) for path in references]
+            return window, [_opened(path) for path in pair.references[:_MOST_REFERENCES]]
         count = 1 + _pick(_MOST_REFERENCES, generator)
         return window, [made_view(target, top, left, self.side, generator) for _ in range(count)]
 

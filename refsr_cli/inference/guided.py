@@ -1,17 +1,17 @@
 """Any single-image net, helped by references."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from refsr_cli.images import Pixels
-from refsr_cli.inference.runner import Runner
+from refsr_cli.inference.runner import Merge, Runner
 from refsr_cli.inference.tiling import Tile, TileRunner
 from refsr_cli.reference.bank import Reference
 from refsr_cli.reference.match import Match
-from refsr_cli.reference.offer import Offer, offered
+from refsr_cli.reference.offer import offered
 from refsr_cli.reference.transfer import VOTES_RADIUS, Source, warp
 from refsr_cli.reference.trust import TRUST_RADIUS, add_detail
 
@@ -34,10 +34,6 @@ class RefUse:
     """Mean trust there."""
 
 
-Merge = Callable[[Offer], tuple[Tensor, Tensor]]
-"""`SRModel.merge`."""
-
-
 def guided(run: Runner, merge: Merge, scale: int, match: Match, sources: Sequence[Source]) -> TileRunner:
     """`run`, which enlarges by `scale`, and what it misses on the references, merged by `merge`. The answers have the
     trust as fourth channel.
@@ -49,7 +45,7 @@ def guided(run: Runner, merge: Merge, scale: int, match: Match, sources: Sequenc
     def run_tile(lr: Tensor, tile: Tile) -> Tensor:
         shown = warp(match.crop(tile.top, tile.left, tile.bottom, tile.right), sources, scale)
         offer = offered(run, lr, shown)
-        sr, trust = add_detail(offer.base, *merge(offer), lr)
+        sr, trust = add_detail(offer, *merge(offer))
         return torch.cat([sr, trust], 1)
 
     return run_tile

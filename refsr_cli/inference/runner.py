@@ -11,6 +11,8 @@ from refsr_cli.reference.offer import Offer
 
 Runner = Callable[[Tensor], Tensor]
 """`(N, 3, H, W)` float in [0, 1] to `(N, 3, scale*H, scale*W)` float32, clamped to [0, 1]."""
+Merge = Callable[[Offer], tuple[Tensor, Tensor]]
+"""`SRModel.merge`: from an offer to the detail that is taken, and the trust in it, float32."""
 
 
 def runner_for(model: SRModel, precision: torch.dtype = torch.float32) -> Runner:
@@ -31,7 +33,7 @@ def runner_for(model: SRModel, precision: torch.dtype = torch.float32) -> Runner
     return run
 
 
-def merger_for(model: SRModel, precision: torch.dtype = torch.float32) -> Callable[[Offer], tuple[Tensor, Tensor]]:
+def merger_for(model: SRModel, precision: torch.dtype = torch.float32) -> Merge:
     """`model.merge`, computed as `runner_for` computes, its answers float32."""
 
     @torch.inference_mode()

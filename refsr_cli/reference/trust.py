@@ -52,24 +52,24 @@ def _ramp(x: Tensor, ends: tuple[float, float]) -> Tensor:
     return ((x - low) / (high - low)).clamp(0, 1)
 
 
-def add_detail(base: Tensor, detail: Tensor, trust: Tensor, lr: Tensor) -> tuple[Tensor, Tensor]:
-    """`base + trust * detail`, clamped, with the trust that is left where the result must still shrink to `lr`.
+def add_detail(offer: Offer, detail: Tensor, trust: Tensor) -> tuple[Tensor, Tensor]:
+    """`offer.base + trust * detail`, clamped, with the trust that is left where the result must still shrink to
+    `offer.lr`.
 
-    Where a detail would leave the low-resolution picture worse explained than `base` does, it is a mistake, whatever
-    its score: it is withdrawn there. All are (1, C, H, W), `lr` smaller by the scale. Returns sr and trust.
+    Where a detail would leave the low-resolution picture worse explained than the base does, it is a mistake, whatever
+    its score: it is withdrawn there. `detail` and `trust` are what `merge` makes of the offer. Returns sr and trust.
     """
-    scale = base.shape[-1] // lr.shape[-1]
-    plain = _misfit(base, lr)
-    told = _misfit((base + trust * detail).clamp(0, 1), lr)
+    plain = _misfit(offer.base, offer)
+    told = _misfit((offer.base + trust * detail).clamp(0, 1), offer)
     allowed = (told <= plain + _TOLERANCE).float()
     allowed = -F.max_pool2d(-allowed, 3, stride=1, padding=1)
-    trust = trust * _up(F.avg_pool2d(allowed, 3, stride=1, padding=1, count_include_pad=False), scale)
-    return (base + trust * detail).clamp(0, 1), trust
+    trust = trust * _up(F.avg_pool2d(allowed, 3, stride=1, padding=1, count_include_pad=False), offer.scale)
+    return (offer.base + trust * detail).clamp(0, 1), trust
 
 
-def _misfit(sr: Tensor, lr: Tensor) -> Tensor:
-    """Local root mean square difference between `sr` shrunk and `lr`.   (1, 1, h, w)"""
-    error = (downscale(sr, sr.shape[-1] // lr.shape[-1]) - lr).square().mean(1, keepdim=True)
+def _misfit(sr: Tensor, offer: Offer) -> Tensor:
+    """Local root mean square difference between `sr` shrunk and the picture.   (1, 1, h, w)"""
+    error = (downscale(sr, offer.scale) - offer.lr).square().mean(1, keepdim=True)
     pooled = F.avg_pool2d(error, _VETO_AREA, stride=1, padding=_VETO_AREA // 2, count_include_pad=False)
     return pooled.clamp(min=0).sqrt()
 

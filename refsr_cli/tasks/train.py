@@ -195,7 +195,7 @@ def _prepare_lesson(run: Run) -> Generator[Started | Preparing, None, Lesson]:
 
     def started(photos: int, pairs: int, skipped: int) -> Started:
         make_folder(run.out)
-        learned = sum(parameter.numel() for parameter in run.model.parameters() if parameter.requires_grad)
+        learned = sum(parameter.numel() for parameter in run.learned)
         return Started(config.model, config.scale, photos, pairs, skipped, learned, str(device), run.out, trial)
 
     if not run.model.merges_refs:

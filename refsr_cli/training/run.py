@@ -44,8 +44,8 @@ class Run:
         torch.manual_seed(config.seed)
         self.model = self._build().to(device).to(memory_format=torch.channels_last)
         self.averaged = AveragedModel(self.model, multi_avg_fn=self._average)
-        learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(learned, lr=config.learning_rate, fused=device.type == "cuda")
+        self.learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.Adam(self.learned, lr=config.learning_rate, fused=device.type == "cuda")
         self.generator = torch.Generator().manual_seed(config.seed)
         self.dtype = pick_precision(config.precision, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
