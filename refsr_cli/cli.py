@@ -306,7 +306,10 @@ def train(
         float, typer.Option(help="Part of them whose references show another scene.")
     ] = TrainConfig.foreign,
     prepared: Annotated[
-        Path | None, typer.Option(help="Folder for what is prepared.", show_default="in the run directory")
+        Path | None,
+        typer.Option(
+            help="Folder for what is prepared; other trainings use it too.", show_default="in the run directory"
+        ),
     ] = TrainConfig.prepared,
     workers: Annotated[
         int | None, typer.Option(help="Processes that prepare.", show_default="one a processor")

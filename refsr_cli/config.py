@@ -136,7 +136,8 @@ class TrainConfig:
     else."""
     foreign: float = 0.35
     prepared: Path | None = None
-    """Folder for what is prepared, which other trainings can use again; `samples` in the run directory when None."""
+    """Folder for what is prepared, which trainings on the same windows use again; `samples` in the run directory when
+    None."""
     workers: int | None = None
     """Processes that prepare; one a processor when None."""
     val: str | None = None

@@ -1,6 +1,7 @@
 """Training a net to merge references: what is prepared, what is learned, what is left alone."""
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,12 @@ def prepared(pairs, tmp_path_factory) -> Path:
     return folder
 
 
+def samples_in(prepared: Path) -> Path:
+    """The folder of the one kind of samples that is in `prepared`."""
+    (folder,) = prepared.iterdir()
+    return folder
+
+
 def settings(pairs: Path, prepared: Path, out: Path, **changes) -> TrainConfig:
     given = {
         "model": "refnet",
@@ -67,7 +74,8 @@ def settings(pairs: Path, prepared: Path, out: Path, **changes) -> TrainConfig:
 
 
 def test_records_and_files(pairs, prepared, tmp_path):
-    assert sorted(path.name for path in prepared.iterdir()) == ["000000.safetensors", "000016.safetensors"]
+    names = ["000000-000016.safetensors", "000016-000018.safetensors"]
+    assert sorted(path.name for path in samples_in(prepared).iterdir()) == names
     records = list(train(settings(pairs, prepared, tmp_path / "run")))
     started = records[0]
     assert isinstance(started, Started) and (started.photos, started.pairs, started.trial) == (0, 2, False)
@@ -102,7 +110,7 @@ def test_what_is_prepared_does_not_depend_on_who_prepares(pairs, prepared, tmp_p
     windows = PairWindows([], find_pairs(pairs), 64, 0.3, 0)
     records = list(prepare(windows, model, 18, tmp_path / "again", torch.device("cpu"), workers=2))
     assert [(record.done, record.count) for record in records] == [(16, 18), (18, 18)]
-    for path in sorted(prepared.iterdir()):
+    for path in sorted(samples_in(prepared).iterdir()):
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
 
 
@@ -110,7 +118,7 @@ def test_training_goes_beyond_the_formula(pairs, prepared, tmp_path):
     """On what it has seen, at least: a step in the right direction, not a proof of quality."""
     list(train(settings(pairs, prepared, tmp_path / "run", steps=60, ema=0.5, batch=8)))
     trained = load_weights(tmp_path / "run" / "model.safetensors").model
-    offer, hr = OfferSet(prepared, torch.device("cpu")).batch(64, torch.Generator().manual_seed(1))
+    offer, hr = OfferSet(samples_in(prepared), 18, torch.device("cpu")).batch(64, torch.Generator().manual_seed(1))
     with torch.no_grad():
         detail, trust = trained.merge(offer)
         ours = (offer.base + trust * detail - hr).abs().mean()
@@ -119,7 +127,7 @@ def test_training_goes_beyond_the_formula(pairs, prepared, tmp_path):
 
 
 def test_being_worse_than_without_references_counts_more(prepared):
-    offers = OfferSet(prepared, torch.device("cpu"))
+    offers = OfferSet(samples_in(prepared), 18, torch.device("cpu"))
     lesson = Merging(offers, TrainConfig(model="refnet", batch=8))
 
     def loss_of(answer) -> float:
@@ -146,9 +154,31 @@ def test_what_is_refused(pairs, prepared, tmp_path):
         settings(pairs, prepared, out, foreign=2.0)
     with pytest.raises(BadSetting, match="no linear tail"):
         list(train(settings(pairs, prepared, tmp_path / "folded", fold_tail=True)))
-    damaged = tmp_path / "damaged"
-    damaged.mkdir()
-    (damaged / "000000.safetensors").write_bytes(b"nothing")
-    (damaged / "000016.safetensors").write_bytes(b"nothing")
-    with pytest.raises(BadData, match=r"000000\.safetensors is damaged.*it is made again"):
-        list(train(settings(pairs, damaged, tmp_path / "third")))
+    for path in samples_in(shutil.copytree(prepared, tmp_path / "damaged")).iterdir():
+        path.write_bytes(b"nothing")
+    with pytest.raises(BadData, match=r"000000-000016\.safetensors is damaged.*it is made again"):
+        list(train(settings(pairs, tmp_path / "damaged", tmp_path / "third")))
+
+
+def test_what_is_prepared_otherwise_is_kept_apart(pairs, prepared, tmp_path):
+    """Another window, seed, share or data: nothing of what is there is used, and nothing is lost."""
+    shared = shutil.copytree(prepared, tmp_path / "shared")
+    (shutil.copytree(pairs, tmp_path / "fewer") / "001_1.png").unlink()
+    kinds = [(pairs, {"patch": 12}), (pairs, {"seed": 1}), (pairs, {"foreign": 0.4}), (tmp_path / "fewer", {})]
+    for number, (data, change) in enumerate(kinds):
+        records = list(train(settings(data, shared, tmp_path / f"run{number}", samples=2, steps=1, **change)))
+        assert [record.count for record in records if isinstance(record, Preparing)] == [2]
+        assert len(list(shared.iterdir())) == number + 2
+    for path in samples_in(prepared).iterdir():
+        assert (shared / path.parent.name / path.name).read_bytes() == path.read_bytes()
+
+
+def test_more_and_fewer_samples(pairs, prepared, tmp_path):
+    """Whole files are used again; of what is there no more is learned from than was asked for."""
+    shared = shutil.copytree(prepared, tmp_path / "shared")
+    more = list(train(settings(pairs, shared, tmp_path / "more", samples=20, steps=1)))
+    assert [(record.done, record.count) for record in more if isinstance(record, Preparing)] == [(20, 20)]
+    fewer = list(train(settings(pairs, shared, tmp_path / "fewer", samples=16, steps=1)))
+    assert not any(isinstance(record, Preparing) for record in fewer)
+    counts = [OfferSet(samples_in(shared), count, torch.device("cpu")).count for count in (16, 18, 20)]
+    assert counts == [16, 18, 20]

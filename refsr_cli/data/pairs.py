@@ -82,6 +82,13 @@ class PairWindows:
             raise BadData("there are no photos and no pairs to train on")
         self.photos, self.pairs, self.side, self.foreign, self.seed = photos, pairs, side, foreign, seed
 
+    @property
+    def signature(self) -> str:
+        """The same for the same windows: names and sizes of the files stand for what is in them."""
+        pictures = [*([photo] for photo in self.photos), *([pair.target, *pair.references] for pair in self.pairs)]
+        files = [[f"{path.name}:{path.stat().st_size}" for path in several] for several in pictures]
+        return repr((self.side, self.foreign, self.seed, len(self.photos), files))
+
     def __getitem__(self, number: int) -> tuple[Tensor, list[Tensor]]:
         """(3, side, side) uint8 and the references, (3, H, W) uint8 each. Raises BadImage, and BadData for a picture
         that is too small."""

@@ -26,7 +26,7 @@ from refsr_cli.inference.upscaler import Upscaler
 from refsr_cli.metrics import PROTOCOLS, score
 from refsr_cli.training.lessons import Enlarging, Lesson, Merging
 from refsr_cli.training.loop import Clock, interrupts_deferred
-from refsr_cli.training.offers import OfferSet, Preparing, prepare
+from refsr_cli.training.offers import OfferSet, Preparing, prepare, prepared_folder
 from refsr_cli.training.run import STATE, Run, learning_rate_at
 
 PACE_STEPS = 10
@@ -207,10 +207,11 @@ def _prepare_lesson(run: Run) -> Generator[Started | Preparing, None, Lesson]:
     photos = find_images(data) if data else []
     yield started(len(photos), len(pairs), 0)
     windows = PairWindows(photos, pairs, config.patch * run.model.scale, config.foreign, config.seed)
-    folder = config.prepared or run.out / "samples"
+    net = run.smoothed.eval()
+    folder = prepared_folder(config.prepared or run.out / "samples", windows, net)
     workers = config.workers if config.workers is not None else os.cpu_count() or 1
-    yield from prepare(windows, run.smoothed.eval(), config.samples, folder, device, workers)
-    return Merging(OfferSet(folder, device), config)
+    yield from prepare(windows, net, config.samples, folder, device, workers)
+    return Merging(OfferSet(folder, config.samples, device), config)
 
 
 def _read_photos(folder: Path, config: TrainConfig, device: torch.device) -> tuple[PhotoSet, int]:

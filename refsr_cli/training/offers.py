@@ -1,5 +1,6 @@
 """Offers of references, made once and kept: matching is not learned, so a merger is trained on what it gave."""
 
+import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from refsr_cli import __version__
 from refsr_cli.data.degrade import degrade_bicubic
 from refsr_cli.data.pairs import PairWindows
 from refsr_cli.data.photos import dihedral
@@ -61,13 +63,24 @@ class _Offers(Dataset[dict[str, Tensor] | None]):
         return {**sample, "hr": window.contiguous()}
 
 
+def prepared_folder(parent: Path, windows: PairWindows, model: SRModel) -> Path:
+    """The folder in `parent` for the samples of these windows, and of what `model` does not learn, its single-image
+    net; and of no others."""
+    digest = hashlib.sha256(f"{__version__} {windows.signature}".encode())
+    for name, weights in model.named_parameters():
+        if not weights.requires_grad:
+            digest.update(name.encode() + weights.detach().cpu().float().numpy().tobytes())
+    return parent / digest.hexdigest()[:16]
+
+
 def prepare(
     windows: PairWindows, model: SRModel, count: int, folder: Path, device: torch.device, workers: int
 ) -> Iterator[Preparing]:
     """Writes `count` samples to `folder`, some to a file; files that are there already are kept."""
     make_folder(folder)
-    missing = [first for first in range(0, count, _SHARD) if not _shard(folder, first).exists()]
-    numbers = [number for first in missing for number in range(first, min(first + _SHARD, count))]
+    missing = {path: numbers for path, numbers in _shards(folder, count) if not path.exists()}
+    ends = {numbers[-1]: path for path, numbers in missing.items()}
+    numbers = [number for several in missing.values() for number in several]
     skipped, begin, samples = 0, time.monotonic(), []
     offers = _Offers(windows, model.to(device), device)
     loader = DataLoader(
@@ -78,26 +91,28 @@ def prepare(
             skipped += 1
         else:
             samples.append(sample)
-        if (number + 1) % _SHARD == 0 or number + 1 == count:
-            first = number // _SHARD * _SHARD
+        if number in ends:
             stacked = {name: torch.stack([row[name] for row in samples]) for name in (samples[0] if samples else ())}
-            write_atomically(_shard(folder, first), save(stacked))
+            write_atomically(ends[number], save(stacked))
             samples = []
             remaining = (time.monotonic() - begin) / done * (len(numbers) - done)
             yield Preparing(count - len(numbers) + done, count, skipped, remaining)
 
 
-def _shard(folder: Path, first: int) -> Path:
-    return folder / f"{first:06d}.safetensors"
+def _shards(folder: Path, count: int) -> Iterator[tuple[Path, range]]:
+    """The files of `count` samples, and the numbers of those in each."""
+    for first in range(0, count, _SHARD):
+        stop = min(first + _SHARD, count)
+        yield folder / f"{first:06d}-{stop:06d}.safetensors", range(first, stop)
 
 
 class OfferSet:
-    """Prepared samples in memory."""
+    """The first `count` prepared samples in memory."""
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
-        """Raises BadData when a file is damaged, or nothing is there."""
+    def __init__(self, folder: Path, count: int, device: torch.device) -> None:
+        """Raises BadData when a file is damaged, or there is not one sample."""
         shards = []
-        for path in sorted(folder.glob("*.safetensors")):
+        for path, _ in _shards(folder, count):
             try:
                 shards.append(load_file(path))
             except (OSError, SafetensorError) as error:
