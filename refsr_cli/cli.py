@@ -14,6 +14,7 @@ from refsr_cli import __version__
 from refsr_cli.config import EvaluateConfig, Precision, Schedule, TrainConfig, UpscaleConfig, resumed
 from refsr_cli.console import Display
 from refsr_cli.errors import BadSetting, RefsrError
+from refsr_cli.recipes import settings_of
 
 INTERRUPTED = 130
 
@@ -294,6 +295,13 @@ def train(
     context: typer.Context,
     model: Annotated[str | None, typer.Option(help="Net to train, see `refsr models`.")] = None,
     scale: Scale = TrainConfig.scale,
+    recipe: Annotated[
+        str | None, typer.Option(help="Settings of a paper, such as srresnet-x2; other options change them.")
+    ] = TrainConfig.recipe,
+    numbers: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Another number of the net, such as blocks=8; repeatable."),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder of photos.", show_default="DIV2K under the data root")
     ] = TrainConfig.data,
@@ -335,10 +343,20 @@ def train(
     ] = TrainConfig.candidates,
     learning_rate: Annotated[float, typer.Option(help="Adam's step size.")] = TrainConfig.learning_rate,
     schedule: Annotated[Schedule, typer.Option(help="How the learning rate falls.")] = TrainConfig.schedule,
-    halve_every: Annotated[
-        int, typer.Option(help="Steps between halvings of the learning rate.")
-    ] = TrainConfig.halve_every,
+    decay: Annotated[float, typer.Option(help="Factor on the learning rate at each step down.")] = TrainConfig.decay,
+    decay_every: Annotated[int, typer.Option(help="Steps from one step down to the next.")] = TrainConfig.decay_every,
     warmup: Annotated[int, typer.Option(help="Steps of rising learning rate at the start.")] = TrainConfig.warmup,
+    loss: Annotated[
+        str,
+        typer.Option(
+            metavar="SUM",
+            help="Such as 1*L1+0.1*VGG54+0.005*GAN, of L1, MSE, Charbonnier, VGG22, VGG54, GAN, RGAN and WGAN_GP.",
+        ),
+    ] = TrainConfig.loss,
+    critic: Annotated[str, typer.Option(help="Critic of an adversarial loss: srgan or patch.")] = TrainConfig.critic,
+    skip_above: Annotated[
+        float, typer.Option(help="Leave out batches whose loss is so many times the usual; 0 leaves out none.")
+    ] = TrainConfig.skip_above,
     clip: Annotated[float, typer.Option(help="Largest norm of the gradient; 0 is no limit.")] = TrainConfig.clip,
     ema: Annotated[float, typer.Option(help="Decay of the moving average of the weights.")] = TrainConfig.ema,
     fold_tail: Annotated[
@@ -367,10 +385,10 @@ def train(
     with _reporting(display):
         if resume:
             config = resumed(resume, settings)
-        elif model:
-            config = TrainConfig(**settings)
+        elif model or recipe:
+            config = TrainConfig(**{**(settings_of(recipe) if recipe else {}), **settings})
         else:
-            raise BadSetting("give --model, see `refsr models`, or --resume")
+            raise BadSetting("give --model, see `refsr models`, or --recipe, or --resume")
     from refsr_cli.tasks.train import train as run
 
     _run(display, lambda: run(config))

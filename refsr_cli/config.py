@@ -9,7 +9,11 @@ from typing import Any, Literal, get_args
 from refsr_cli.errors import BadSetting
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Schedule = Literal["halving", "cosine"]
+Schedule = Literal["constant", "step", "cosine"]
+
+
+CONFIG = "config.json"
+"""Name of the settings in a run directory."""
 
 
 def _require(condition: bool, message: str) -> None:
@@ -126,6 +130,10 @@ class TrainConfig:
 
     model: str
     scale: int = 4
+    recipe: str | None = None
+    """Name in RECIPES of what the settings were taken from."""
+    numbers: tuple[str, ...] = ()
+    """Changes of the net's own numbers, each `name=value`."""
     data: Path | None = None
     """Folder of training photos; DIV2K under the data root, else the packaged trial photos when None."""
     data_root: Path | None = None
@@ -151,11 +159,18 @@ class TrainConfig:
     candidates: int = 1
     """The most detailed of this many random crops is taken."""
     learning_rate: float = 1e-4
-    schedule: Schedule = "halving"
-    """Halved every `halve_every` steps, or a half cosine down to zero at the last step."""
-    halve_every: int = 200_000
+    schedule: Schedule = "step"
+    """Constant, times `decay` every `decay_every` steps, or a half cosine down to zero at the last step."""
+    decay: float = 0.5
+    decay_every: int = 200_000
     warmup: int = 0
     """Steps over which the learning rate rises from zero."""
+    loss: str = "L1"
+    """A sum such as `1*L1+0.1*VGG54+0.005*GAN`; nets that merge references have a loss of their own."""
+    critic: str = "srgan"
+    """Name in CRITICS of the net that an adversarial loss trains beside the net."""
+    skip_above: float = 0.0
+    """A batch whose loss is more than so many times the usual is left out; 0 leaves out none."""
     clip: float = 0.0
     """Largest norm of the gradient; 0 lets it be."""
     ema: float = 0.999
@@ -175,13 +190,15 @@ class TrainConfig:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "patch", "candidates", "halve_every", "validate_every", "log_every", "samples"):
+        for name in ("steps", "batch", "patch", "candidates", "decay_every", "validate_every", "log_every", "samples"):
             _require(
                 getattr(self, name) >= 1, f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}"
             )
         _require(self.patch >= 3 or not self.fold_tail, "--fold-tail needs a --patch of at least 3")
         _require(0 < self.learning_rate < math.inf, f"--learning-rate must be above 0, not {self.learning_rate}")
         _require(self.schedule in get_args(Schedule), f"--schedule is {' or '.join(get_args(Schedule))}")
+        _require(0 < self.decay <= 1, f"--decay is above 0 and at most 1, not {self.decay}")
+        _require(self.skip_above == 0 or self.skip_above > 1, f"--skip-above is 0 or above 1, not {self.skip_above}")
         _require(
             self.checkpoint_minutes >= 0, f"--checkpoint-minutes must not be negative, not {self.checkpoint_minutes}"
         )
@@ -195,16 +212,17 @@ class TrainConfig:
 def resumed(folder: Path, changes: dict[str, Any]) -> TrainConfig:
     """The config of an earlier training in `folder`, with `changes`. Raises BadSetting when it is not there, and for
     changes that an earlier training cannot take."""
-    fixed = {"model", "scale", "out", "init_from", "seed"} & set(changes)
+    fixed = {"model", "scale", "recipe", "numbers", "out", "init_from", "seed"} & set(changes)
     _require(not fixed, f"--resume goes on as it was; leave out --{', --'.join(sorted(fixed)).replace('_', '-')}")
-    file = folder / "config.json"
+    file = folder / CONFIG
     try:
         saved = dict(json.loads(file.read_text("utf-8")))
         paths = {
             name: Path(saved[name]) for name in ("data", "data_root", "out", "pairs", "prepared") if saved.get(name)
         }
+        saved["numbers"] = tuple(saved["numbers"])
         return TrainConfig(**{**saved, **paths, **changes, "resume": folder})
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, LookupError, ValueError, TypeError) as error:
         raise BadSetting(
             f"{folder} cannot be resumed: {file} is missing or not a training's config ({error})"
         ) from None

@@ -48,7 +48,7 @@ class Display:
             _print_json({"kind": "error", "path": path, "message": message})
         else:
             named = "" if path is None or path in message else f"{path}: "
-            self._err.print(f"[red]error:[/red] {escape(named + message)}")
+            self._err.print(f"[red]error:[/red] {escape(named + message)}".replace("\n", "\\n"))
 
     def download(self, done: int, total: int | None) -> None:
         """Progress of a download in bytes."""
@@ -60,20 +60,21 @@ class Display:
 
     def _show(self, record: dict[str, Any]) -> None:
         kind = record["kind"]
-        if kind == "error":
+        failed = kind == "error" or (kind == "ref_skipped" and record["named"])
+        if failed:
             self.exit_code = 1
         if self.as_json:
             if kind != "progress" or self._is_time():
                 _print_json(record)
-        elif kind == "error":
+        elif failed:
             self.error(record["message"], record["path"])
         elif not self.quiet:
             _SHOWN[kind](self, record)
 
     def line(self, text: str) -> None:
-        """One line for people; `text` may hold rich's markup."""
+        """One line for people, whatever is in a file's name; `text` may hold rich's markup."""
         self._close_bar()
-        self._out.print(text)
+        self._out.print(text.replace("\n", "\\n"))
 
     def progress(self, record: dict[str, Any]) -> None:
         self._advance(record["source"], record["done"], record["total"])
@@ -145,14 +146,18 @@ def _upscaled(display: Display, record: dict[str, Any]) -> None:
         f"{record['width']}x{record['height']} in {_duration(record['seconds'])}"
     )
     if record["refs"]:
-        display.line(f"  {_uses(record['refs'])}")
+        left = record["references"] - len(record["refs"])
+        others = f"; of {record['references']} references these are the likest" if left else ""
+        display.line(f"  {_uses(record['refs'])}{others}")
 
 
 def _uses(refs: list[dict[str, Any]]) -> str:
     """What the references did, in one line."""
     told = []
+    names = [Path(ref["path"]).name for ref in refs]
     for ref in sorted(refs, key=lambda ref: -ref["share"]):
-        name = escape(Path(ref["path"]).name)
+        name = Path(ref["path"]).name
+        name = escape(name if names.count(name) == 1 else ref["path"])
         used = f"used on {ref['share']:.0%} of the picture (mean trust {ref['trust']:.2f})"
         told.append(f"{name} {used if ref['share'] >= 0.005 else 'not used'}")
     rest = 1 - sum(ref["share"] for ref in refs)
@@ -224,6 +229,8 @@ def _started(display: Display, record: dict[str, Any]) -> None:
         f"training {record['model']} x{record['scale']}, {record['parameters']:,} parameters, on {record['photos']} "
         f"photos{pairs}{skipped}, {record['device']}; everything goes to {escape(str(record['out']))}"
     )
+    if record["note"]:
+        display.line(f"[yellow]{escape(record['note'])}[/yellow]")
 
 
 def _fetching(display: Display, record: dict[str, Any]) -> None:
@@ -236,11 +243,14 @@ def _fetching(display: Display, record: dict[str, Any]) -> None:
 
 
 def _preparing(display: Display, record: dict[str, Any]) -> None:
-    skipped = f", {record['skipped']} left out: too small or not readable" if record["skipped"] else ""
+    skipped = f", {record['skipped']:,} of them left out" if record["skipped"] else ""
     display.line(
         f"{record['done']:,} of {record['count']:,} windows matched with their references{skipped}, "
         f"about {_duration(record['remaining_seconds'])} to go"
     )
+    if record["done"] == record["count"]:
+        for problem in record["problems"]:
+            display.line(f"[yellow]left out: {escape(problem)}[/yellow]")
 
 
 def _pace(display: Display, record: dict[str, Any]) -> None:
@@ -251,8 +261,11 @@ def _pace(display: Display, record: dict[str, Any]) -> None:
 
 
 def _step(display: Display, record: dict[str, Any]) -> None:
+    several = ", ".join(f"{name} {value:.3g}" for name, value in record["terms"].items())
+    terms = f" ({several})" if len(record["terms"]) > 1 else ""
+    skipped = f"{record['skipped']} batches left out  " if record["skipped"] else ""
     display.line(
-        f"step {record['step']:>7,}/{record['steps']:,}  loss {record['loss']:.5f}  "
+        f"step {record['step']:>7,}/{record['steps']:,}  loss {record['loss']:.5f}{terms}  {skipped}"
         f"learning rate {record['learning_rate']:.2e}  {record['steps_per_second']:.2f} steps/s  "
         f"{_duration(record['remaining_seconds'])} to go"
     )
@@ -261,7 +274,7 @@ def _step(display: Display, record: dict[str, Any]) -> None:
 def _validation(display: Display, record: dict[str, Any]) -> None:
     best = "  best so far" if record["best"] else ""
     display.line(
-        f"[bold]step {record['step']:>7,}  {escape(record['dataset'])} ({record['protocol']}): "
+        f"[bold]step {record['step']:>7,}  {escape(record['dataset'])} x{record['scale']} ({record['protocol']}): "
         f"{record['psnr']:.3f} dB, SSIM {record['ssim']:.4f}{best}[/bold]"
     )
 

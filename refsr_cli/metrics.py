@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from refsr_cli.errors import UnknownName
+from refsr_cli.layers.colour import LUMA
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +67,7 @@ class Scores:
     ssim: float
 
 
-_LUMA = {
-    "matlab": [65.481 / 255, 128.553 / 255, 24.966 / 255],
-    "ttsr": [65.738 / 256, 129.057 / 256, 25.064 / 256],
-}
+_LUMA = {"matlab": LUMA, "ttsr": (65.738 / 256, 129.057 / 256, 25.064 / 256)}
 
 
 def luma(rgb: Tensor, weights: Literal["matlab", "ttsr"] = "matlab") -> Tensor:

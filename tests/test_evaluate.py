@@ -9,6 +9,7 @@ import pytest
 
 from refsr_cli.config import EvaluateConfig
 from refsr_cli.data.benchmarks import BENCHMARKS, open_benchmark
+from refsr_cli.data.reference_sets import choose_references, targets_among
 from refsr_cli.errors import BadData, BadSetting, Failed, UnknownName
 from refsr_cli.images import Picture, read_image, write_image
 from refsr_cli.metrics import PROTOCOLS
@@ -171,7 +172,6 @@ def reference_set(tmp_path) -> Path:
         ("1", 1, 99),
         ("L1", 1, 99),
         ("L2", -0.05, 0.5),
-        ("L5", 0, 0),
         ("truth", 8, 99),
         ("noise", -0.02, 0.02),
     ],
@@ -205,7 +205,36 @@ def test_masa_pads_before_shrinking_and_scores_the_image_itself(tmp_path):
 def test_a_set_scored_without_its_references(reference_set):
     without = summary_of(dataset=str(reference_set), refs="none", weights="edsr-baseline-x4")
     assert (without.count, without.refs, without.alone_psnr) == (1, None, None)
-    assert without.psnr == summary_of(dataset=str(reference_set), refs="L5", weights="edsr-baseline-x4").psnr
+    (reference_set / "002_0.png").write_bytes((reference_set / "001_0.png").read_bytes())
+    one_of_two = summary_of(dataset=str(reference_set), refs="L1", weights="edsr-baseline-x4")
+    assert (one_of_two.count, one_of_two.with_refs) == (2, 1)
+    assert one_of_two.alone_psnr == pytest.approx(without.psnr)
+
+
+@pytest.mark.parametrize(
+    ("refs", "message"),
+    [("L5", "no picture of the set has that reference"), ("unrelated", "a set of at least two pictures")],
+)
+def test_references_that_a_set_does_not_have(reference_set, refs, message):
+    with pytest.raises(BadSetting, match=message):
+        summary_of(dataset=str(reference_set), model="bicubic", refs=refs)
+    for path in reference_set.glob("*_[1-9].png"):
+        path.unlink()
+    with pytest.raises(BadSetting, match=f"--refs {refs} needs a set with references"):
+        summary_of(dataset=str(reference_set), model="bicubic", refs=refs)
+
+
+def test_unrelated_references_are_never_ones_own(reference_set):
+    """Also when only the first picture is scored: they come from the whole set."""
+    paths = []
+    for path in sorted(reference_set.glob("001_*.png")):
+        other = reference_set / path.name.replace("001", "002")
+        other.write_bytes(path.read_bytes())
+    paths = targets_among(sorted(reference_set.iterdir()))
+    bank, _ = choose_references("unrelated", paths, paths[0])
+    assert [Path(reference.name).name[:3] for reference in bank.references] == ["002"] * len(bank)
+    limited = summary_of(dataset=str(reference_set), model="bicubic", refs="unrelated", limit=1)
+    assert (limited.count, limited.with_refs) == (1, 1)
 
 
 def test_references_of_a_broken_set(reference_set):

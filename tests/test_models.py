@@ -21,7 +21,14 @@ PARAMETERS = {
     "bicubic": {2: 0, 3: 0, 4: 0, 8: 0},
     "edsr": {2: 40_729_603, 3: 43_680_003, 4: 43_089_923, 8: 45_450_243},
     "edsr-baseline": {2: 1_369_859, 3: 1_554_499, 4: 1_517_571, 8: 1_665_283},
+    "mdsr": dict.fromkeys((2, 3, 4), 7_953_987),
+    "mdsr-baseline": dict.fromkeys((2, 3, 4), 3_227_203),
     "refnet": {4: 1_517_571 + (183 * 64 * 9 + 64) + 13 * (64 * 64 * 9 + 64)},
+    "srdensenet": {2: 2_069_505, 3: 2_069_505, 4: 2_659_585, 8: 2_659_585 + 256 * 256 * 9 + 256},
+    "srdensenet-h": {2: 963_329, 3: 963_329, 4: 1_553_409, 8: 1_553_409 + 256 * 256 * 9 + 256},
+    "srdensenet-hl": {2: 1_258_241, 3: 1_258_241, 4: 1_848_321, 8: 1_848_321 + 256 * 256 * 9 + 256},
+    "srresnet": {2: 1_399_637, 3: 1_584_277, 4: 1_547_350, 8: 1_695_063},
+    "srresnet-3x3": {2: 1_371_989, 3: 1_556_629, 4: 1_519_702, 8: 1_667_415},
 }
 """Parameters for each scale, as published (rounded, in millions) and as counted in the published files."""
 
@@ -29,8 +36,9 @@ PARAMETERS = {
 def build_small(name: str, scale: int) -> SRModel:
     """The net with few features and blocks, in float64, so that every layer is there but quick and exact."""
     small: dict[str, Any] = {"features": 6, "blocks": 2, "trunk_features": 6, "trunk_blocks": 2}
+    small |= {"layers": 3, "growth": 4, "bottleneck": 8}
     known = {field.name for field in fields(MODELS[name].config)}
-    return build(name, scale, {key: value for key, value in small.items() if key in known}).double()
+    return build(name, scale, {key: value for key, value in small.items() if key in known}).double().eval()
 
 
 def random_lr(model: SRModel, height: int = 7, width: int = 10) -> Tensor:
@@ -65,6 +73,10 @@ def test_gradient_reaches_the_input_and_every_parameter(name: str, scale: int) -
     model = build_small(name, scale).requires_grad_(True)
     lr = random_lr(model).requires_grad_()
     loss = model(lr).square().sum()
+    if model.multi_scale:  # what belongs to the other scales is reached through them
+        for its in model.scales:
+            model.scale = its
+            loss = loss + model(lr).square().sum()
     if model.merges_refs:
         for parameter in model.parameters():  # some begin at nought, and would let nothing through
             torch.nn.init.normal_(parameter, std=0.1)

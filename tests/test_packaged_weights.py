@@ -8,6 +8,9 @@ import pytest
 import torch
 
 from refsr_cli.config import EvaluateConfig
+from refsr_cli.data.degrade import degrade_bicubic, modcrop
+from refsr_cli.images import read_image, to_tensor
+from refsr_cli.models import build
 from refsr_cli.packaged import packaged
 from refsr_cli.tasks.evaluate import Summary, evaluate
 from refsr_cli.weights.files import load_weights
@@ -55,6 +58,24 @@ def test_better_than_bicubic_on_a_photo(record):
     result = summary_of(record, packaged("examples/images") / "flowerpot")
     assert result.psnr > result.bicubic_psnr + 0.5
     assert result.ssim > result.bicubic_ssim
+
+
+@pytest.mark.parametrize("record", ROWS, ids=lambda record: record.id)
+def test_no_frame_at_the_border(record):
+    """Protocols do not look at the outermost pixels; people do. Interpolation does not know what lies outside either."""
+    hr = read_image(packaged("examples/images") / "flowerpot/HR/flowerpot.png")
+    (hr,) = modcrop(to_tensor(hr.pixels), record.scale)
+    lr = degrade_bicubic(hr[None], record.scale)
+    bicubic, sr = (
+        model.eval()(lr)[0] for model in (build("bicubic", record.scale), load_weights(FOLDER / record.file).model)
+    )
+
+    def frame_error(image: torch.Tensor) -> float:
+        squared = (image - hr).square().mean(0)
+        inner = squared[2:-2, 2:-2]
+        return float((squared.sum() - inner.sum()) / (squared.numel() - inner.numel()))
+
+    assert frame_error(sr) < frame_error(bicubic)
 
 
 def test_without_references_the_reference_net_is_its_trunk():

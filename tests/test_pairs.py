@@ -114,3 +114,16 @@ def test_a_made_view_shows_the_same_scene() -> None:
         far.append(float((view.mean((1, 2)) - window.mean((1, 2))).abs().mean()))
     assert 0.4 < float(np.median(near)) < 1.6, "contrast is about that of the scene"
     assert float(np.median(far)) < 50, "and so are its colours"
+
+
+def test_sets_and_views_in_one_folder(tmp_path):
+    """Pictures that lie in the folder itself are a set in CUFED5's layout or nothing; those in folders are views,
+    whatever their names end in."""
+    put(tmp_path, "a_0.png", "a_1.png", "b_0.png", "lonely.png", "other/only.png")
+    put(tmp_path, "scene/IMG_0.png", "scene/IMG_1.png", "scene/IMG_2.png")
+    found = {p.target.relative_to(tmp_path).as_posix(): len(p.references) for p in find_pairs(tmp_path)}
+    assert found == {"a_0.png": 1, "scene/IMG_0.png": 2, "scene/IMG_1.png": 2, "scene/IMG_2.png": 2}
+    for path in [*tmp_path.glob("a_*"), *tmp_path.glob("scene/*")]:
+        path.unlink()
+    with pytest.raises(BadData, match="holds no pairs"):
+        find_pairs(tmp_path)

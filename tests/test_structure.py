@@ -28,6 +28,7 @@ FLOORS = [
 LEAVES = {
     "console": {"cli"},
     "config": {"cli", "tasks", "training", "engine"},
+    "recipes": {"cli"},
     "packaged": {"cli", "tasks", "weights", "data"},
 }
 """Parts beside the floors, and who may import them; they themselves import nothing but errors."""

@@ -148,7 +148,7 @@ def test_kill_leaves_whole_files(photos, small_val, tmp_path):
 
 
 def test_learning_rates():
-    config = TrainConfig(model="edsr", learning_rate=1e-4, halve_every=200_000)
+    config = TrainConfig(model="edsr", learning_rate=1e-4, decay_every=200_000)
     assert [learning_rate_at(step, config) for step in (0, 199_999, 200_000, 400_000)] == [1e-4, 1e-4, 5e-5, 2.5e-5]
     cosine = TrainConfig(model="edsr", learning_rate=1.0, schedule="cosine", steps=110, warmup=10)
     assert learning_rate_at(0, cosine) == pytest.approx(0.1)

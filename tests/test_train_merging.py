@@ -16,6 +16,7 @@ from refsr_cli.models import build
 from refsr_cli.packaged import packaged
 from refsr_cli.reference.trust import gate
 from refsr_cli.tasks.train import Finished, Started, Step, Validation, train
+from refsr_cli.training.group import Group
 from refsr_cli.training.lessons import Merging
 from refsr_cli.training.offers import OfferSet, Preparing, prepare
 from refsr_cli.weights.files import load_weights
@@ -128,10 +129,10 @@ def test_training_goes_beyond_the_formula(pairs, prepared, tmp_path):
 
 def test_being_worse_than_without_references_counts_more(prepared):
     offers = OfferSet(samples_in(prepared), 18, torch.device("cpu"))
-    lesson = Merging(offers, TrainConfig(model="refnet", batch=8))
+    lesson = Merging(offers, TrainConfig(model="refnet", batch=8), Group(torch.device("cpu")))
 
     def loss_of(answer) -> float:
-        return float(lesson.loss(answer, torch.Generator().manual_seed(0)))
+        return float(sum(lesson.losses(answer, torch.Generator().manual_seed(0), 1e-4).values()))
 
     offer, hr = offers.batch(8, torch.Generator().manual_seed(0))
     alone = (offer.base - hr).abs().mean()
@@ -145,7 +146,7 @@ def test_being_worse_than_without_references_counts_more(prepared):
 
 def test_what_is_refused(pairs, prepared, tmp_path):
     out = tmp_path / "run"
-    with pytest.raises(BadData, match="no picture is large enough"):
+    with pytest.raises(BadData, match="no window could be prepared"):
         list(train(settings(pairs, tmp_path / "none", out, patch=60, samples=2)))
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadData, match="holds no"):
@@ -158,6 +159,54 @@ def test_what_is_refused(pairs, prepared, tmp_path):
         path.write_bytes(b"nothing")
     with pytest.raises(BadData, match=r"000000-000016\.safetensors is damaged.*it is made again"):
         list(train(settings(pairs, tmp_path / "damaged", tmp_path / "third")))
+
+
+def test_files_that_cannot_be_read_are_named_and_nothing_is_kept_of_them(pairs, prepared, tmp_path):
+    broken = shutil.copytree(pairs, tmp_path / "broken")
+    for path in broken.glob("*_0.png"):
+        path.write_bytes(path.read_bytes()[:200])
+    records: list = []
+    with pytest.raises(BadData, match="no window could be prepared"):
+        records.extend(train(settings(broken, tmp_path / "kept", tmp_path / "run", samples=3, foreign=0.0, val=None)))
+    assert not list(samples_in(tmp_path / "kept").iterdir())
+    windows = PairWindows([], find_pairs(broken), 64, 0.0, 0)
+    (done,) = prepare(windows, load_model("edsr-baseline", 4).model, 3, tmp_path / "o", torch.device("cpu"), workers=0)
+    assert done.skipped == 3 and all("_0.png" in problem for problem in done.problems)
+
+
+def test_a_reference_that_cannot_be_read_leaves_the_others(pairs, tmp_path):
+    more = shutil.copytree(pairs, tmp_path / "more")
+    (more / "000_0.png").rename(more / "002_0.png")
+    (more / "000_1.png").write_bytes(b"")
+    (more / "000_1.png").rename(more / "002_1.png")
+    shutil.copy(pairs / "000_1.png", more / "002_2.png")
+    found = [pair for pair in find_pairs(more) if pair.target.name == "002_0.png"]
+    _, references = PairWindows([], found, 64, 0.0, 0)[0]
+    assert len(references) == 1
+
+
+def test_interrupted_before_the_first_step(pairs, tmp_path):
+    """The settings are there at once, and a resumed training begins where none has begun."""
+    out = tmp_path / "run"
+    records = train(settings(pairs, tmp_path / "kept", out, samples=18, steps=1))
+    next(record for record in records if isinstance(record, Preparing))
+    records.close()
+    again = list(train(resumed(out, {})))
+    assert [(record.done, record.count) for record in again if isinstance(record, Preparing)] == [(18, 18)]
+    assert isinstance(again[-1], Finished) and again[-1].step == 1
+
+
+def test_a_set_without_references_shows_nothing_of_what_is_learned(pairs, prepared, tmp_path):
+    started = next(train(settings(pairs, prepared, tmp_path / "run", val=None)))
+    assert isinstance(started, Started) and "has no references" in str(started.note)
+    started = next(train(settings(pairs, prepared, tmp_path / "other")))
+    assert isinstance(started, Started) and started.note is None
+
+
+def test_pairs_are_for_nets_that_merge(pairs, tmp_path):
+    for option in ({"pairs": pairs}, {"prepared": tmp_path}):
+        with pytest.raises(BadSetting, match="edsr-baseline does not"):
+            list(train(TrainConfig(model="edsr-baseline", out=tmp_path / "run", device="cpu", **option)))
 
 
 def test_what_is_prepared_otherwise_is_kept_apart(pairs, prepared, tmp_path):

@@ -180,6 +180,15 @@ def part(pot, tmp_path) -> Path:
     return path
 
 
+@pytest.fixture
+def view(pot, tmp_path) -> Path:
+    """A small part of another photo of the same thing."""
+    picture = read_image(next((pot / "ref").iterdir()))
+    path = tmp_path / "a view.png"
+    write_image(path, replace(picture, pixels=picture.pixels[200:296, 200:296]))
+    return path
+
+
 def test_references_make_it_better_and_say_so(pot, part, tmp_path):
     trust = tmp_path / "trust.png"
     sheet = tmp_path / "sheet.jpg"
@@ -235,6 +244,63 @@ def test_references_that_cannot_be_used(pot, part, source, tmp_path):
     with pytest.raises(BadSetting, match="exists already"):
         (tmp_path / "trust.png").write_bytes(b"")
         run(part, refs=(str(pot / "ref"),), trust_map=tmp_path / "trust.png")
+
+
+def test_a_folder_of_references_holds_the_input_and_results_too(view, part, tmp_path):
+    """Neither teaches anything: they are left out, and it is said. One that is named itself is taken."""
+    album = tmp_path / "album"
+    (album / "more").mkdir(parents=True)
+    write_image(album / "view.png", read_image(view))
+    write_image(album / "more" / "deep.png", read_image(view))
+    for name in ("in.png", "in_x4.png", "in_800x600.png", "other_x4.png"):
+        write_image(album / name, read_image(part))
+
+    def used(*refs: str, **settings) -> set[str]:
+        records = run(
+            album / "in.png", refs=refs, output=tmp_path / "out.png", overwrite=True, model="bicubic", **settings
+        )
+        left_out.update(Path(record.path).name for record in records if isinstance(record, RefSkipped))
+        (done,) = [record for record in records if isinstance(record, Upscaled)]
+        assert done.references == len(done.refs)
+        return {Path(use.path).name for use in done.refs}
+
+    left_out: set[str] = set()
+    assert used(str(album)) == {"view.png", "other_x4.png"}
+    assert left_out == {"in.png", "in_x4.png", "in_800x600.png"}
+    assert used(str(album / "view.png"), str(album / "in.png")) == {"view.png", "in.png"}
+    assert used(str(album / "more")) == {"deep.png"} == used(str(album / "more"), recursive=True)
+    (tmp_path / "outer" / "inner").mkdir(parents=True)
+    write_image(tmp_path / "outer" / "inner" / "view.png", read_image(part))
+    with pytest.raises(BadData, match="is a folder without images; --recursive"):
+        used(str(tmp_path / "outer"))
+    assert used(str(tmp_path / "outer"), recursive=True) == {"view.png"}
+    with pytest.raises(BadSetting, match="--ref is empty"):
+        used("")
+
+
+def test_pictures_of_a_folder_help_each_other(view, part, tmp_path):
+    album = tmp_path / "album"
+    album.mkdir()
+    write_image(album / "a.png", read_image(part))
+    write_image(album / "b.png", read_image(view))
+    records = run(album, refs=(str(album),), output=tmp_path / "out", model="bicubic", scale=2)
+    helped = {Path(r.source).name: [Path(use.path).name for use in r.refs] for r in records if isinstance(r, Upscaled)}
+    assert helped == {"a.png": ["b.png"], "b.png": ["a.png"]}
+
+
+def test_references_are_not_overwritten(view, part, tmp_path):
+    before = view.read_bytes()
+    for option in ("output", "trust_map", "compare"):
+        with pytest.raises(BadSetting, match="would be overwritten"):
+            run(part, refs=(str(view),), overwrite=True, **{option: view})
+    assert view.read_bytes() == before
+
+
+@pytest.mark.parametrize("option", ["trust_map", "compare"])
+@pytest.mark.parametrize("name", ["map", "map.xyz"])
+def test_names_of_extras_are_checked_first(part, pot, tmp_path, option, name):
+    with pytest.raises(BadSetting, match="let its name end in"):
+        run(part, refs=(str(pot / "ref"),), **{option: tmp_path / name})
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 20), (20, 1)])

@@ -18,6 +18,14 @@ def match_images(pattern: str) -> list[Path]:
     return [path for path in found if is_image(path)]
 
 
+def images_in(folder: Path) -> list[Path]:
+    """The images that lie in `folder` itself, in order of path; there may be none. Raises BadData."""
+    try:
+        return sorted(path for path in folder.iterdir() if is_image(path))
+    except OSError as error:
+        raise BadData(f"{folder} cannot be read: {error.strerror}") from None
+
+
 def find_images(folder: Path) -> list[Path]:
     """Every image below `folder`, in order of path. Raises BadData when there is none."""
     if not folder.is_dir():

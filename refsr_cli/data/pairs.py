@@ -15,7 +15,7 @@ from torch import Tensor
 
 from refsr_cli.data.folders import find_images
 from refsr_cli.data.reference_sets import references_of, targets_among
-from refsr_cli.errors import BadData
+from refsr_cli.errors import BadData, BadImage
 from refsr_cli.images import read_rgb8
 from refsr_cli.layers.resample import resize, scaled_bytes
 
@@ -38,7 +38,8 @@ class Pair:
 
 def find_pairs(folder: Path) -> list[Pair]:
     """The pairs in `folder`, in order of name. It is laid out like CUFED (`input/NAME` and `ref/NAME`), like CUFED5
-    (`NAME_0.png` and `NAME_1.png` and so on), or it is a folder of folders, each with views of one scene.
+    (`NAME_0.png` and `NAME_1.png` and so on), or it holds folders, each with views of one scene; the last two can be
+    mixed.
 
     Raises BadData when it is none of these.
     """
@@ -48,7 +49,9 @@ def find_pairs(folder: Path) -> list[Pair]:
         pairs = [Pair(path, (references[name],)) for path, name in inputs if name in references]
     else:
         found = find_images(folder)
-        pairs = [Pair(path, tuple(references_of(path))) for path in targets_among(found)] or _views(found)
+        own = [path for path in found if path.parent == folder]
+        pairs = [Pair(path, tuple(references_of(path))) for path in targets_among(own)]
+        pairs += _views([path for path in found if path.parent != folder])
     pairs = [pair for pair in pairs if pair.references]
     if not pairs:
         raise BadData(
@@ -106,7 +109,7 @@ class PairWindows:
         if chance[0] < self.foreign:
             return window, [self._foreign(generator)]
         if real:
-            return window, [_opened(path) for path in pair.references[:_MOST_REFERENCES]]
+            return window, _readable(pair.references)
         count = 1 + _pick(_MOST_REFERENCES, generator)
         return window, [made_view(target, top, left, self.side, generator) for _ in range(count)]
 
@@ -125,6 +128,22 @@ class PairWindows:
 def _opened(path: Path) -> Tensor:
     image = read_rgb8(path)
     return scaled_bytes(image, min(1.0, _LONGEST / max(image.shape[1:])))
+
+
+def _readable(paths: Sequence[Path]) -> list[Tensor]:
+    """The first references that can be read. Raises BadImage where none can."""
+    images: list[Tensor] = []
+    unread: BadImage | None = None
+    for path in paths:
+        if len(images) == _MOST_REFERENCES:
+            break
+        try:
+            images.append(_opened(path))
+        except BadImage as error:
+            unread = error
+    if unread and not images:
+        raise unread
+    return images
 
 
 def _pick(count: int, generator: torch.Generator) -> int:

@@ -1,6 +1,7 @@
 """Training photos decoded once into one block of bytes; crops are gathered from it wherever it lies, CPU or GPU."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,56 +50,59 @@ class _Block:
 
 
 class PhotoSet:
-    """Pairs of crops from photos that are all in memory."""
+    """Pairs of crops from photos that are all in memory, for one scale or several."""
 
-    def __init__(self, photos: Iterable[Tensor], scale: int, patch: int, device: torch.device) -> None:
+    def __init__(self, photos: Iterable[Tensor], scales: Sequence[int], patch: int, device: torch.device) -> None:
         """`photos` are (3, H, W) uint8; those smaller than a crop of `patch` low-resolution pixels are left out.
 
         The low-resolution images are made from whole photos, so that a crop has no border of its own.
         Raises BadData when no photo is left.
         """
-        hr_images, lr_images = [], []
-        for photo in photos:
-            hr = modcrop(photo, scale)
-            if min(hr.shape[1:]) < scale * patch:
-                continue
-            lr = degrade_bicubic(hr[None].to(device).float().div(255), scale)[0]
-            lr_images.append(lr.mul(255).round().to(torch.uint8).cpu())
-            hr_images.append(hr)
-        if not hr_images:
-            raise BadData(
-                f"no photo is as large as a crop of {scale * patch} pixels; give larger photos or a smaller patch"
-            )
-        self.count = len(hr_images)
-        self.scale, self.patch = scale, patch
-        self._hr, self._lr = _Block.of(hr_images, device), _Block.of(lr_images, device)
-        area = (self._lr.height * self._lr.width).cpu().double()
+        side = max(scales) * patch
+        images = [modcrop(photo, math.lcm(*scales)) for photo in photos]
+        images = [image for image in images if min(image.shape[1:]) >= side]
+        if not images:
+            raise BadData(f"no photo is as large as a crop of {side} pixels; give larger photos or a smaller patch")
+        self.count, self.patch = len(images), patch
+        self._hr = _Block.of(images, device)
+        self._lr = {scale: _Block.of([_shrunk(image, scale, device) for image in images], device) for scale in scales}
+        area = (self._hr.height * self._hr.width).cpu().double()
         self._share = area / area.sum()
 
-    def _draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _draw(self, lr: _Block, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """`count` positions, every pixel of the set as likely as any other: image, top, left in low-resolution."""
-        device = self._lr.pixels.device
+        device = lr.pixels.device
         image = torch.multinomial(self._share, count, replacement=True, generator=generator).to(device)
         where = torch.rand(2, count, generator=generator).to(device)
-        top = (where[0] * (self._lr.height[image] - self.patch + 1)).long()
-        left = (where[1] * (self._lr.width[image] - self.patch + 1)).long()
+        top = (where[0] * (lr.height[image] - self.patch + 1)).long()
+        left = (where[1] * (lr.width[image] - self.patch + 1)).long()
         return image, top, left
 
-    def batch(self, size: int, generator: torch.Generator, candidates: int = 1) -> tuple[Tensor, Tensor]:
+    def batch(
+        self, size: int, scale: int, generator: torch.Generator, candidates: int = 1, part: slice = slice(None)
+    ) -> tuple[Tensor, Tensor]:
         """`size` random pairs, turned and mirrored: lr (size, 3, patch, patch), hr (size, 3, scale*patch, scale*patch).
+        Only `part` of them, where several processes share a batch: all draw the same numbers.
 
         Each crop is the most detailed of `candidates` drawn (largest mean gradient), as photos are mostly soft.
         All randomness comes from `generator`, a CPU generator, so that a run can be continued exactly.
         """
-        image, top, left = self._draw(size * candidates, generator)
+        lr = self._lr[scale]
+        image, top, left = (x.view(candidates, size)[:, part] for x in self._draw(lr, size * candidates, generator))
         if candidates > 1:
-            detail = _detail(self._lr.crops(image, top, left, self.patch)).view(candidates, size)
-            best = detail.argmax(0) * size + torch.arange(size, device=detail.device)
-            image, top, left = image[best], top[best], left[best]
-        lr = self._lr.crops(image, top, left, self.patch)
-        hr = self._hr.crops(image, top * self.scale, left * self.scale, self.patch * self.scale)
-        turns = torch.randint(8, (size,), generator=generator)
-        return dihedral(lr, turns), dihedral(hr, turns)
+            crops = lr.crops(image.flatten(), top.flatten(), left.flatten(), self.patch)
+            best = _detail(crops).view(image.shape).argmax(0, keepdim=True)
+            image, top, left = (x.gather(0, best) for x in (image, top, left))
+        small = lr.crops(image[0], top[0], left[0], self.patch)
+        large = self._hr.crops(image[0], top[0] * scale, left[0] * scale, self.patch * scale)
+        turns = torch.randint(8, (size,), generator=generator)[part]
+        return dihedral(small, turns), dihedral(large, turns)
+
+
+def _shrunk(image: Tensor, scale: int, device: torch.device) -> Tensor:
+    """(3, H, W) uint8 to the low-resolution image that a file of it would hold."""
+    lr = degrade_bicubic(image[None].to(device).float().div(255), scale)[0]
+    return lr.mul(255).round().to(torch.uint8).cpu()
 
 
 def _detail(x: Tensor) -> Tensor:

@@ -50,22 +50,39 @@ def check_choice(choice: str) -> None:
         raise BadSetting(f"--refs is {_CHOICES}, not {choice}")
 
 
-def choose_references(choice: str, paths: Sequence[Path], target: Path) -> tuple[RefBank, list[Failed]]:
-    """The references of `target`, one of `paths`, that `choice` stands for, and those that cannot be read.
+def require_references(choice: str, paths: Sequence[Path]) -> bool:
+    """Whether the set `paths` has references to be used. Raises BadSetting for a choice that none of its pictures
+    has."""
+    targets = targets_among(paths)
+    if choice == "none" or (choice == "all" and not targets):
+        return False
+    if not targets:
+        raise BadSetting(f"--refs {choice} needs a set with references, NAME_0.png and NAME_1.png and so on")
+    if choice == "unrelated" and len(paths) < 2:
+        raise BadSetting("--refs unrelated needs a set of at least two pictures")
+    if choice not in CHANGED and not any(_chosen_files(choice, paths, path) for path in paths):
+        raise BadSetting(f"--refs {choice}: no picture of the set has that reference")
+    return True
 
-    "unrelated" are those of the picture half the set further, as sets list a scene in a row.
-    """
-    if choice in CHANGED:
-        return RefBank([open_reference(choice, lambda: CHANGED[choice](read_rgb8(target)))]), []
+
+def _chosen_files(choice: str, paths: Sequence[Path], target: Path) -> list[Path]:
+    """ "unrelated" are those of the picture half the set further, as sets list a scene in a row; L1 is the first that
+    is there."""
+    if choice == "none":
+        return []
     if choice == "unrelated":
         target = paths[(list(paths).index(target) + len(paths) // 2) % len(paths)]
     files = references_of(target)
-    if choice == "none":
-        files = []
-    elif choice.startswith("L"):
-        files = files[int(choice[1:]) - 1 : int(choice[1:])]
-    elif choice.isdigit():
-        files = files[: int(choice)]
-    opened = [open_reference_file(path) for path in files]
+    if choice.startswith("L"):
+        return files[int(choice[1:]) - 1 : int(choice[1:])]
+    return files[: int(choice)] if choice.isdigit() else files
+
+
+def choose_references(choice: str, paths: Sequence[Path], target: Path) -> tuple[RefBank, list[Failed]]:
+    """The references of `target`, one of `paths`, the whole set, that `choice` stands for, and those that cannot be
+    read."""
+    if choice in CHANGED:
+        return RefBank([open_reference(choice, lambda: CHANGED[choice](read_rgb8(target)))]), []
+    opened = [open_reference_file(path) for path in _chosen_files(choice, paths, target)]
     failed = [item for item in opened if isinstance(item, Failed)]
     return RefBank([item for item in opened if not isinstance(item, Failed)]), failed

@@ -1,33 +1,38 @@
 """Reference photos by the names that people give them: files, folders, patterns."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from refsr_cli.data.folders import find_images, match_images
-from refsr_cli.errors import BadData, Failed, RefsrError
+from refsr_cli.data.folders import find_images, images_in, match_images
+from refsr_cli.errors import BadData, BadSetting, Failed, RefsrError
 from refsr_cli.images import read_rgb8
 from refsr_cli.reference.bank import SMALLEST_SIDE, Reference, open_reference
 
 
-def open_references(names: Sequence[str]) -> Iterator[Reference | Failed]:
-    """Every reference that `names` stand for; Failed for one that cannot be used, with the reason.
+def find_references(names: Sequence[str], *, recursive: bool = False) -> dict[Path, bool]:
+    """Every file that `names` stand for, in order; true for one that was named itself, not by a folder or a pattern.
 
-    Each is decoded once to know it, and again when it is needed. Raises BadData when a name stands for nothing.
+    `recursive` looks into the folders of a folder too. Raises BadData when a name stands for nothing, and BadSetting
+    for an empty one.
     """
-    for path in dict.fromkeys(path for name in names for path in _paths(name)):
-        yield open_reference_file(path)
-
-
-def _paths(name: str) -> list[Path]:
-    path = Path(name)
-    if path.is_dir():
-        return find_images(path)
-    if path.exists() or path.is_symlink():
-        return [path]
-    images = match_images(name)
-    if not images:
-        raise BadData(f"the reference {name} is not there")
-    return images
+    found: dict[Path, bool] = {}
+    for name in names:
+        if not name:
+            raise BadSetting("--ref is empty; name a file, a folder or a pattern")
+        path = Path(name)
+        if path.is_dir():
+            files = find_images(path) if recursive else images_in(path)
+        elif path.exists() or path.is_symlink():
+            found[path] = True
+            continue
+        else:
+            files = match_images(name)
+        if not files:
+            hint = "; --recursive looks into the folders in it too" if path.is_dir() else ""
+            raise BadData(f"the reference {name} {f'is a folder without images{hint}' if hint else 'is not there'}")
+        for file in files:
+            found.setdefault(file, False)
+    return found
 
 
 def open_reference_file(path: Path) -> Reference | Failed:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from refsr_cli.images import Pixels
@@ -19,6 +20,9 @@ GUIDED_HALO = VOTES_RADIUS + TRUST_RADIUS
 """Low-resolution pixels that guidance sees beyond what the net itself sees."""
 GUIDED_BYTES = 6000.0
 """Bytes for each low-resolution pixel that guidance takes besides the net: votes, their places, two results."""
+_UNSEEN = 1 / 255
+"""Largest change in the place of a low-resolution pixel up to which a reference was not used there, whatever its trust:
+a clear sky is as sure as it is empty."""
 _USED = 26
 """Trust, in 0..255, above which a reference counts as used."""
 
@@ -36,7 +40,7 @@ class RefUse:
 
 def guided(run: Runner, merge: Merge, scale: int, match: Match, sources: Sequence[Source]) -> TileRunner:
     """`run`, which enlarges by `scale`, and what it misses on the references, merged by `merge`. The answers have the
-    trust as fourth channel.
+    trust as fourth channel, 0 where nothing was changed that could be seen.
 
     `match` is of the whole picture, `sources` are numbered as in it.
     """
@@ -46,7 +50,9 @@ def guided(run: Runner, merge: Merge, scale: int, match: Match, sources: Sequenc
         shown = warp(match.crop(tile.top, tile.left, tile.bottom, tile.right), sources, scale)
         offer = offered(run, lr, shown)
         sr, trust = add_detail(offer, *merge(offer))
-        return torch.cat([sr, trust], 1)
+        added = F.max_pool2d((sr - offer.base).abs().amax(1, keepdim=True), scale)
+        seen = F.interpolate((added > _UNSEEN).float(), scale_factor=scale)
+        return torch.cat([sr, trust * seen], 1)
 
     return run_tile
 

@@ -86,19 +86,21 @@ class Upscaler:
             raise BadSetting(f"--tile must be at least {SMALLEST_TILE}, not {tile}")
         if tile and not model.tileable:
             raise BadSetting("this model cannot work in tiles; use --tile off")
-        self.tile, self.memory = tile, memory
+        self.scale, self.tile, self.memory = model.scale, tile, memory
         self._pixel_bytes = bytes_per_pixel(self.model)
 
     def using(self, name: str, note: str | None = None) -> Using:
         """A record of the choices made; `name` is what the net is known as."""
         precision = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.precision]
-        return Using(name, self.model.scale, str(self.device), precision, self.self_ensemble, note)
+        return Using(name, self.scale, str(self.device), precision, self.self_ensemble, note)
 
     def scale_up(
         self, pixels: Pixels, scale: int, refs: RefBank | None = None
     ) -> Generator[int, None, tuple[Pixels, Guidance | None]]:
         """One pass over (H, W, C) to (scale*H, scale*W, C), `scale` at most the net's own, and what references
         did. Yields the number of input pixels done since it last yielded."""
+        if self.model.multi_scale:
+            self.model.scale = min(its for its in self.model.scales if its >= scale)
         net, halo = runner_for(self.model, self.precision), self.model.receptive_field
         if self.self_ensemble:
             net = ensembled(net)
@@ -128,7 +130,7 @@ class Upscaler:
         the first pass. Yields and gives as `scale_up` does."""
         factor = max(height / pixels.shape[0], width / pixels.shape[1])
         guidance: Guidance | None = None
-        for number, scale in enumerate(plan_passes(factor, self.model.scale)):
+        for number, scale in enumerate(plan_passes(factor, self.scale)):
             if number == 0:
                 pixels, guidance = yield from self.scale_up(pixels, scale, refs)
             else:
@@ -154,7 +156,7 @@ class Upscaler:
     def work(self, picture: Picture, height: int, width: int, refs: RefBank | None = None) -> int:
         """How many input pixels all passes of `enlarge` have together, matching counted as a pass."""
         area, total = picture.height * picture.width, 0
-        for scale in plan_passes(max(height / picture.height, width / picture.width), self.model.scale):
+        for scale in plan_passes(max(height / picture.height, width / picture.width), self.scale):
             total += area
             area *= scale**2
         passes = total if picture.alpha is None else 2 * total
@@ -162,7 +164,7 @@ class Upscaler:
 
     def __call__(self, picture: Picture, scale: int | None = None, refs: RefBank | None = None) -> Picture:
         """`enlarge` by a whole factor (None: the net's scale), in one call."""
-        scale = scale or self.model.scale
+        scale = scale or self.scale
         return finished(self.enlarge(picture, picture.height * scale, picture.width * scale, refs)).picture
 
 

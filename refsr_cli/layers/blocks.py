@@ -3,14 +3,31 @@ Super-Resolution", CVPRW 2017)."""
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from refsr_cli.errors import BadSetting
 
 
-def conv(in_channels: int, out_channels: int, kernel: int = 3) -> nn.Conv2d:
+def conv(in_channels: int, out_channels: int, kernel: int = 3, *, bias: bool = True) -> nn.Conv2d:
     """A convolution that keeps height and width: zero padding of `kernel // 2`."""
-    return nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2)
+    return nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=bias)
+
+
+def exactly(layer: nn.Module, x: Tensor) -> Tensor:
+    """`layer(x)` in the precision of its weights also under autocast: for a last layer, whose 8 bits of mantissa would
+    band the picture."""
+    with torch.autocast(x.device.type, enabled=False):
+        return layer(x.to(next(layer.parameters()).dtype))  # type: ignore[no-any-return]
+
+
+def factors_of(scale: int) -> list[int]:
+    """The factors in which a tail enlarges: 3 at once, powers of 2 by twos. Raises BadSetting for other scales."""
+    if scale == 3:
+        return [3]
+    if scale >= 2 and math.log2(scale).is_integer():
+        return [2] * int(math.log2(scale))
+    raise BadSetting(f"an upsampler has scale 3 or a power of 2, not {scale}")
 
 
 class ResBlock(nn.Module):
@@ -35,14 +52,8 @@ class Upsampler(nn.Sequential):
     """
 
     def __init__(self, features: int, scale: int) -> None:
-        if scale == 3:
-            factors = [3]
-        elif scale >= 2 and math.log2(scale).is_integer():
-            factors = [2] * int(math.log2(scale))
-        else:
-            raise BadSetting(f"an upsampler has scale 3 or a power of 2, not {scale}")
         stages: list[nn.Module] = []
-        for factor in factors:
+        for factor in factors_of(scale):
             stages += [conv(features, features * factor**2), nn.PixelShuffle(factor)]
         super().__init__(*stages)
 

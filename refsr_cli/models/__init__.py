@@ -1,15 +1,20 @@
 """Every model by name. Adding one is a file in this folder and a row here."""
 
-from dataclasses import dataclass, replace
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from refsr_cli.errors import BadSetting, UnknownName
 from refsr_cli.models.base import SRModel
 from refsr_cli.models.bicubic import Bicubic, BicubicConfig
 from refsr_cli.models.edsr import EDSR, EDSRConfig
+from refsr_cli.models.mdsr import MDSR, MDSRConfig
 from refsr_cli.models.refnet import RefNet, RefNetConfig
+from refsr_cli.models.srdensenet import SRDenseNet, SRDenseNetConfig
+from refsr_cli.models.srresnet import SRResNet, SRResNetConfig
 
-__all__ = ["MODELS", "ModelSpec", "SRModel", "build"]
+__all__ = ["MODELS", "ModelSpec", "SRModel", "build", "numbers_of"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,14 @@ MODELS: dict[str, ModelSpec] = {
     "bicubic": ModelSpec(Bicubic, BicubicConfig()),
     "edsr": ModelSpec(EDSR, EDSRConfig(features=256, blocks=32, res_scale=0.1)),
     "edsr-baseline": ModelSpec(EDSR, EDSRConfig()),
+    "mdsr": ModelSpec(MDSR, MDSRConfig(blocks=80)),
+    "mdsr-baseline": ModelSpec(MDSR, MDSRConfig()),
     "refnet": ModelSpec(RefNet, RefNetConfig(), start="edsr-baseline-x4"),
+    "srdensenet": ModelSpec(SRDenseNet, SRDenseNetConfig()),
+    "srdensenet-h": ModelSpec(SRDenseNet, SRDenseNetConfig(skips="h")),
+    "srdensenet-hl": ModelSpec(SRDenseNet, SRDenseNetConfig(skips="hl")),
+    "srresnet": ModelSpec(SRResNet, SRResNetConfig()),
+    "srresnet-3x3": ModelSpec(SRResNet, SRResNetConfig(kernel_io=3)),
 }
 
 
@@ -47,3 +59,39 @@ def build(name: str, scale: int, config: dict[str, Any] | None = None) -> SRMode
         raise BadSetting(f"model '{name}' cannot be built from {config}: {error}") from None
     model: SRModel = spec.net(chosen, scale)
     return model
+
+
+def numbers_of(name: str, changes: Sequence[str]) -> dict[str, Any]:
+    """`("blocks=8", "global_skip=false")` as the `config` that `build` takes for the net `name`.
+
+    Raises UnknownName for a name not in MODELS, or not of a field; BadSetting for a value that is not of its kind.
+    """
+    if name not in MODELS:
+        raise UnknownName("model", name, MODELS)
+    config = MODELS[name].config
+    known = {field.name: getattr(config, field.name) for field in fields(config)}
+    numbers = {}
+    for change in changes:
+        key, equals, text = (part.strip() for part in change.partition("="))
+        if key not in known:
+            raise UnknownName(f"number of model '{name}'", key, known)
+        value = _value(text, known[key])
+        if not equals or value is None:
+            raise BadSetting(
+                f"{key} of model '{name}' is a {type(known[key]).__name__} such as {known[key]}, not '{text}'"
+            )
+        numbers[key] = value
+    return numbers
+
+
+def _value(text: str, example: Any) -> Any:
+    """`text` as what `example` is; None where it is not that."""
+    if isinstance(example, str):
+        return text
+    try:
+        value = ast.literal_eval({"true": "True", "false": "False"}.get(text.lower(), text))
+    except (ValueError, SyntaxError):
+        return None
+    if isinstance(example, float) and type(value) is int:
+        value = float(value)
+    return value if type(value) is type(example) else None

@@ -27,6 +27,10 @@ class SRModel(nn.Module):
     """Radius in low-resolution pixels beyond which `merge` sees nothing."""
     multiple_of: ClassVar[int] = 1
     """Input height and width must be multiples of this; the runner pads."""
+    multi_scale: ClassVar[bool] = False
+    """Whether one net serves all of `scales`: then `scale` can be set to any of them at any time."""
+    luma_only: bool = False
+    """Whether colour is only interpolated, so that there is nothing but luma to learn."""
     tileable: ClassVar[bool] = True
     """Whether a tile with a halo of `receptive_field` equals the same part of the whole."""
 

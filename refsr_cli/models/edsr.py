@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from refsr_cli.layers.blocks import ResBlock, Upsampler, conv, upsampler_radius
+from refsr_cli.layers.blocks import ResBlock, Upsampler, conv, exactly, upsampler_radius
 from refsr_cli.layers.folding import apply_folded, fold_tail
 from refsr_cli.models.base import SRModel
 
@@ -64,9 +64,7 @@ class EDSR(SRModel):
 
     def forward(self, lr: Tensor) -> Tensor:
         upsample, reconstruct = self.tail
-        large = upsample(self.body_output(lr))
-        with torch.autocast(large.device.type, enabled=False):  # 8 bits of mantissa would band the picture
-            return self._unshift(reconstruct(large.to(reconstruct.weight.dtype)))
+        return self._unshift(exactly(reconstruct, upsample(self.body_output(lr))))
 
     def forward_folded(self, lr: Tensor) -> Tensor:
         weight, bias = fold_tail(self.tail, self.config.features, self.scale)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from refsr_cli.config import EvaluateConfig
 from refsr_cli.data.benchmarks import Benchmark, download_benchmark, open_benchmark
-from refsr_cli.data.reference_sets import check_choice, choose_references, targets_among
+from refsr_cli.data.reference_sets import check_choice, choose_references, require_references
 from refsr_cli.data.remote import Fetching
 from refsr_cli.engine import open_upscaler
 from refsr_cli.errors import BadSetting, Failed, RefsrError
@@ -82,6 +82,8 @@ class Summary:
     undefined: int
     """Images left out of a mean, since their PSNR or SSIM is not a number."""
     seconds: float
+    unread_refs: int = 0
+    """References that could not be read."""
     refs: str | None = None
     """Which references there were; None for a set without."""
     alone_psnr: float | None = None
@@ -107,7 +109,8 @@ def evaluate(
     check_choice(config.refs)
     paths = benchmark.paths()
     targets = _targets(config, benchmark, paths)
-    with_refs = config.refs != "none" and bool(targets_among(paths))
+    everything = replace(benchmark, limit=None).paths()
+    with_refs = require_references(config.refs, everything)
     upscaler, using = open_upscaler(config, config.scale, on_download, with_refs=with_refs)
     bicubic = Upscaler(build("bicubic", config.scale), device="cpu", self_ensemble=False)
     yield using
@@ -118,6 +121,7 @@ def evaluate(
     yield Opened(benchmark.name, config.scale, name, protocol.description, lr, note, config.refs if with_refs else None)
 
     rows: list[Measured] = []
+    unread_refs = 0
     for path in paths:
         try:
             sample = benchmark.sample(path, config.scale, protocol.pad_to)
@@ -126,8 +130,9 @@ def evaluate(
             continue
         refs = None
         if with_refs:
-            refs, unread = choose_references(config.refs, paths, path)
+            refs, unread = choose_references(config.refs, everything, path)
             yield from unread
+            unread_refs += len(unread)
         begin = time.perf_counter()
         size = sample.lr.height * config.scale, sample.lr.width * config.scale
         enlarged = finished(upscaler.enlarge(sample.lr, *size, refs))
@@ -168,6 +173,7 @@ def evaluate(
         bicubic_ssim=_mean(row.bicubic_ssim for row in rows),
         undefined=sum(not math.isfinite(row.psnr + row.ssim) for row in rows),
         seconds=sum(row.seconds for row in rows),
+        unread_refs=unread_refs,
         **(_about_references(config.refs, rows) if with_refs else {}),
     )
 

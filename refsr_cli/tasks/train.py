@@ -1,9 +1,11 @@
 """One training loop for every net: optimiser steps, moving average, validation, exact resume."""
 
 import json
+import math
 import os
 import time
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import TypeVar
 
 import torch
 
-from refsr_cli.config import TrainConfig
+from refsr_cli.config import CONFIG, TrainConfig
 from refsr_cli.data.benchmarks import Benchmark, find_training_photos, open_benchmark, trial_photos
 from refsr_cli.data.folders import find_images
 from refsr_cli.data.pairs import PairWindows, find_pairs
@@ -23,7 +25,9 @@ from refsr_cli.files import make_folder, write_atomically
 from refsr_cli.images import read_rgb8, to_tensor
 from refsr_cli.inference.device import pick_device
 from refsr_cli.inference.upscaler import Upscaler
-from refsr_cli.metrics import PROTOCOLS, score
+from refsr_cli.metrics import PROTOCOLS, Scores, score
+from refsr_cli.models import MODELS
+from refsr_cli.training.group import Group, grouped_device, joined
 from refsr_cli.training.lessons import Enlarging, Lesson, Merging
 from refsr_cli.training.loop import Clock, interrupts_deferred
 from refsr_cli.training.offers import OfferSet, Preparing, prepare, prepared_folder
@@ -49,6 +53,8 @@ class Started:
     out: Path
     trial: bool
     """No data was given: the few packaged photos are used, which is enough to try the command and no more."""
+    note: str | None = None
+    """What the user should know."""
     kind: str = "started"
 
 
@@ -69,6 +75,11 @@ class Step:
     step: int
     steps: int
     loss: float
+    """Mean since the last such record; nan where every batch was left out."""
+    terms: dict[str, float]
+    """What it is the sum of."""
+    skipped: int
+    """Batches left out so far, as their loss was far above the usual."""
     learning_rate: float
     steps_per_second: float
     remaining_seconds: float
@@ -77,14 +88,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Validation:
-    """Mean scores of the averaged weights on the validation images."""
+    """Mean scores of the averaged weights on the validation images, at one scale."""
 
     step: int
+    scale: int
     dataset: str
     protocol: str
     psnr: float
     ssim: float
     best: bool
+    """Whether the mean over the net's scales is the best so far."""
     kind: str = "validation"
 
 
@@ -104,41 +117,68 @@ class Finished:
 
 def train(config: TrainConfig) -> Iterator[Started | Preparing | Pace | Step | Validation | Finished]:
     """Trains a net and leaves `model.safetensors` (last), `best.safetensors`, `state.pt` and `config.json` in the run
-    directory. An interrupt is taken after the step in hand; everything written is whole."""
-    device = pick_device(config.device)
-    out = config.resume or config.out or Path("runs") / f"{config.model}-x{config.scale}"
+    directory. An interrupt is taken after the step in hand; everything written is whole.
+
+    Of the processes that `torchrun` starts together only the first gives records and writes.
+    """
+    with joined(pick_device(grouped_device(config.device))) as group:
+        records = _train(config, group)
+        if group.leads:
+            yield from records
+        else:
+            deque(records, maxlen=0)
+
+
+def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | Pace | Step | Validation | Finished]:
+    out = config.resume or config.out or _usual_folder(config)
     if not config.resume and (out / STATE).exists():
         raise BadSetting(f"{out} holds a training already; go on with --resume {out}, or give another --out")
-    run = Run(config, device, out)
+    group.wait()  # nobody may write there before all have looked
+    run = Run(config, group, out)
+    if (config.pairs or config.prepared) and not run.model.merges_refs:
+        raise BadSetting(f"--pairs and --prepared are for nets that merge references, and {config.model} does not")
     benchmark = open_benchmark(config.val, config.data_root) if config.val else trial_photos()
     next(benchmark.samples(config.scale))  # what is wrong with it is said now, not hours later
-    lesson = yield from _prepare_lesson(run)
-    write_atomically(out / "config.json", _as_json(config).encode())
-
+    run.teach((yield from _prepare_lesson(run, benchmark)))
     begin = saved = time.monotonic()
     clock = Clock()
     with interrupts_deferred() as interrupted, _saved_when_closed(run):
-        while run.step < config.steps and not interrupted.is_set():
-            run.advance(lesson)
+        stop = group.any(interrupted.is_set())
+        while run.step < config.steps and not stop:
+            run.advance()
             if clock.tick() == PACE_STEPS:
                 pace = clock.pace
                 yield Pace(config.steps, pace, (config.steps - run.step) / pace)
             milestone = run.step == config.steps or run.step % config.validate_every == 0
-            save = milestone or time.monotonic() - saved > config.checkpoint_minutes * 60
+            save = milestone or group.any(time.monotonic() - saved > config.checkpoint_minutes * 60)
             if save or run.step % config.log_every == 0:
-                loss, pace = run.take_loss(), clock.lap()
-                remaining = (config.steps - run.step) / pace
-                yield _log(out, Step(run.step, config.steps, loss, learning_rate_at(run.step, config), pace, remaining))
+                terms, pace = run.take_losses(), clock.lap()
+                yield _log(run, _progress(run, terms, pace))
             if save:
                 run.save()
                 saved = time.monotonic()
-            if milestone and not interrupted.is_set():
+            stop = group.any(interrupted.is_set())
+            if milestone and not stop:
                 with clock.stopped():
-                    yield _log(out, _validate(run, benchmark))
-        if interrupted.is_set():
+                    if group.leads:
+                        yield from (_log(run, record) for record in _validate(run, benchmark))
+                    group.wait()
+        if stop:
             run.save()
             raise KeyboardInterrupt(f"step {run.step:,} is saved, go on with --resume {out}")
     yield Finished(run.step, out / "model.safetensors", out / "best.safetensors", time.monotonic() - begin)
+
+
+def _usual_folder(config: TrainConfig) -> Path:
+    spec = MODELS.get(config.model)
+    return Path("runs") / (config.model if spec and spec.net.multi_scale else f"{config.model}-x{config.scale}")
+
+
+def _progress(run: Run, terms: dict[str, float], pace: float) -> Step:
+    config = run.config
+    loss = sum(terms.values()) if terms else math.nan
+    rate, remaining = learning_rate_at(run.step, config), (config.steps - run.step) / pace
+    return Step(run.step, config.steps, loss, terms, run.skipped, rate, pace, remaining)
 
 
 @contextmanager
@@ -151,28 +191,39 @@ def _saved_when_closed(run: Run) -> Iterator[None]:
         raise
 
 
-def _log(out: Path, record: Logged) -> Logged:
+def _log(run: Run, record: Logged) -> Logged:
     """Appends the record to `log.jsonl` in the run directory."""
-    with (out / "log.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(record)) + "\n")
+    if run.group.leads:
+        with (run.out / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(record)) + "\n")
     return record
 
 
-def _validate(run: Run, benchmark: Benchmark) -> Validation:
-    """Scores the averaged weights, and keeps them when they are the best so far."""
+def _validate(run: Run, benchmark: Benchmark) -> list[Validation]:
+    """Scores the averaged weights at each scale of the net, and keeps them when they are the best so far."""
+    model = run.smoothed
+    scales = model.scales if model.multi_scale else (model.scale,)
+    means = {scale: _scored(run, benchmark, scale) for scale in scales}
+    best = run.note_quality(fmean(mean.psnr for mean in means.values()))
+    return [
+        Validation(run.step, scale, benchmark.name, benchmark.protocol, mean.psnr, mean.ssim, best)
+        for scale, mean in means.items()
+    ]
+
+
+def _scored(run: Run, benchmark: Benchmark, scale: int) -> Scores:
+    """Means over the validation images."""
+    run.smoothed.scale = scale
     upscaler = Upscaler(run.smoothed, device=str(run.device), precision="fp32", self_ensemble=False)
-    protocol = PROTOCOLS[benchmark.protocol]
     scores = []
     paths = benchmark.paths()
     with_refs = run.model.merges_refs and bool(targets_among(paths))
     for path in paths:
-        sample = benchmark.sample(path, run.config.scale)
+        sample = benchmark.sample(path, scale)
         refs = choose_references("all", paths, path)[0] if with_refs else None
         sr = to_tensor(upscaler(sample.lr, refs=refs).pixels)
-        scores.append(score(sr, sample.hr, run.config.scale, protocol))
-    psnr, ssim = fmean(item.psnr for item in scores), fmean(item.ssim for item in scores)
-    best = run.note_quality(psnr)
-    return Validation(run.step, benchmark.name, benchmark.protocol, psnr, ssim, best)
+        scores.append(score(sr, sample.hr, scale, PROTOCOLS[benchmark.protocol]))
+    return Scores(fmean(item.psnr for item in scores), fmean(item.ssim for item in scores))
 
 
 def _as_json(config: TrainConfig) -> str:
@@ -184,7 +235,7 @@ def _as_json(config: TrainConfig) -> str:
     return json.dumps({**fields, **resolved}, indent=2)
 
 
-def _prepare_lesson(run: Run) -> Generator[Started | Preparing, None, Lesson]:
+def _prepare_lesson(run: Run, benchmark: Benchmark) -> Generator[Started | Preparing, None, Lesson]:
     """What `run` is to be taught, from the photos and pairs that its config names, else from the packaged photos. The
     run directory is made once they are known to be good."""
     config, device = run.config, run.device
@@ -194,15 +245,21 @@ def _prepare_lesson(run: Run) -> Generator[Started | Preparing, None, Lesson]:
         data = trial_photos().folder
 
     def started(photos: int, pairs: int, skipped: int) -> Started:
-        make_folder(run.out)
+        if run.group.leads:
+            make_folder(run.out)
+            write_atomically(run.out / CONFIG, _as_json(config).encode())
         learned = sum(parameter.numel() for parameter in run.learned)
-        return Started(config.model, config.scale, photos, pairs, skipped, learned, str(device), run.out, trial)
+        note = None
+        if run.model.merges_refs and not targets_among(benchmark.paths()):
+            note = f"{benchmark.name} has no references: what is learned does not show there; give another --val"
+        return Started(config.model, config.scale, photos, pairs, skipped, learned, str(device), run.out, trial, note)
 
     if not run.model.merges_refs:
         assert data is not None, "pairs are for nets that merge references"
-        read, skipped = _read_photos(data, config, device)
+        scales = run.model.scales if run.model.multi_scale else (run.model.scale,)
+        read, skipped = _read_photos(data, config, scales, device)
         yield started(read.count, 0, skipped)
-        return Enlarging(read, config)
+        return Enlarging(read, config, run.model, run.group)
     pairs = find_pairs(config.pairs) if config.pairs else []
     photos = find_images(data) if data else []
     yield started(len(photos), len(pairs), 0)
@@ -210,11 +267,15 @@ def _prepare_lesson(run: Run) -> Generator[Started | Preparing, None, Lesson]:
     net = run.smoothed.eval()
     folder = prepared_folder(config.prepared or run.out / "samples", windows, net)
     workers = config.workers if config.workers is not None else os.cpu_count() or 1
-    yield from prepare(windows, net, config.samples, folder, device, workers)
-    return Merging(OfferSet(folder, config.samples, device), config)
+    if run.group.leads:
+        yield from prepare(windows, net, config.samples, folder, device, workers)
+    run.group.wait()
+    return Merging(OfferSet(folder, config.samples, device), config, run.group)
 
 
-def _read_photos(folder: Path, config: TrainConfig, device: torch.device) -> tuple[PhotoSet, int]:
+def _read_photos(
+    folder: Path, config: TrainConfig, scales: Sequence[int], device: torch.device
+) -> tuple[PhotoSet, int]:
     """The training photos, decoded, and how many files could not be read."""
     paths = find_images(folder)
     decoded = []
@@ -225,5 +286,5 @@ def _read_photos(folder: Path, config: TrainConfig, device: torch.device) -> tup
             continue
     if not decoded:
         raise BadData(f"{folder} holds no image that can be read")
-    photos = PhotoSet(decoded, config.scale, config.patch, device)
+    photos = PhotoSet(decoded, scales, config.patch, device)
     return photos, len(paths) - photos.count

@@ -1,6 +1,7 @@
 """Image files in, larger image files out."""
 
 import os
+import re
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -9,14 +10,14 @@ from pathlib import Path
 from refsr_cli.comparison import compare
 from refsr_cli.config import UpscaleConfig
 from refsr_cli.data.folders import is_image, match_images
-from refsr_cli.data.references import open_references
+from refsr_cli.data.references import find_references, open_reference_file
 from refsr_cli.engine import open_upscaler
 from refsr_cli.errors import BadData, BadFile, BadImage, BadSetting, Failed, RefsrError, UnknownName
 from refsr_cli.files import make_folder
 from refsr_cli.images import FORMATS, Picture, check_size, read_image, write_image
 from refsr_cli.inference.guided import RefUse
 from refsr_cli.inference.upscaler import Enlarged, Upscaler, Using, finished
-from refsr_cli.reference.bank import RefBank
+from refsr_cli.reference.bank import RefBank, Reference
 
 DEFAULT_SCALE = 4
 LARGEST_RESULT = 2_000_000_000
@@ -43,6 +44,8 @@ class Upscaled:
     height: int
     seconds: float
     refs: tuple[RefUse, ...] = ()
+    references: int = 0
+    """How many there were to choose from."""
     kind: str = "upscaled"
 
 
@@ -52,6 +55,8 @@ class RefSkipped:
 
     path: str
     message: str
+    named: bool
+    """Whether it was named itself, not by a folder or a pattern: then something named could not be done."""
     kind: str = "ref_skipped"
 
 
@@ -97,12 +102,13 @@ def upscale(
     yield from (Skipped(str(job.source), str(job.target)) for job in planned if job not in jobs)
     failed = len(missing)
     if jobs:
-        refs = yield from _open_bank(config.refs)
+        opened = yield from _open_references(config, planned)
         scale = None if config.weights else config.scale or DEFAULT_SCALE
-        upscaler, using = open_upscaler(config, scale, on_download, with_refs=refs is not None)
+        upscaler, using = open_upscaler(config, scale, on_download, with_refs=bool(opened))
         yield using
     for job in jobs:
         try:
+            refs = RefBank(_without(opened, job.source)) if opened else None
             yield from _upscale_one(job, upscaler, refs, config)
         except (RefsrError, OSError) as error:
             failed += 1
@@ -122,25 +128,56 @@ def _is_there(path: Path) -> bool:
         return False
 
 
-def _open_bank(names: tuple[str, ...]) -> Generator[RefSkipped, None, RefBank | None]:
-    """The references that can be used, of those named. Raises BadData when none is left."""
-    if not names:
-        return None
+@dataclass(frozen=True)
+class _Opened:
+    reference: Reference
+    file: Path
+    """Resolved."""
+    named: bool
+
+
+def _open_references(config: UpscaleConfig, jobs: list[_Job]) -> Generator[RefSkipped, None, list[_Opened]]:
+    """The references that can be used, of those named. Raises BadData when none is left, and BadSetting when one that
+    was named would be overwritten."""
+    if not config.refs:
+        return []
+    written = {path.resolve() for path in (*(job.target for job in jobs), config.trust_map, config.compare) if path}
+    sources = {job.source.resolve(): job.source for job in jobs}
+    results = [re.compile(rf"{re.escape(source.stem)}_(x?\d+|\d+x\d+)") for source in sources.values()]
     references = []
-    for opened in open_references(names):
+    for path, named in find_references(config.refs, recursive=config.recursive).items():
+        file = path.resolve()
+        if named and file in written:
+            raise BadSetting(f"the reference {path} would be overwritten; give its result another name")
+        if not named and (file in written or any(result.fullmatch(path.stem) for result in results)):
+            yield RefSkipped(str(path), f"{path} is named like a result of refsr", named)
+            continue
+        if not named and len(sources) == 1 and file in sources:
+            yield RefSkipped(str(path), f"{path} is the input itself", named)
+            continue
+        opened = open_reference_file(path)
         if isinstance(opened, Failed):
-            yield RefSkipped(opened.path, opened.message)
+            yield RefSkipped(opened.path, opened.message, named)
         else:
-            references.append(opened)
+            references.append(_Opened(opened, file, named))
     if not references:
-        raise BadData(f"no reference is left of --ref {' --ref '.join(names)}; name at least one that can be read")
-    return RefBank(references)
+        raise BadData(
+            f"no reference is left of --ref {' --ref '.join(config.refs)}; name at least one that can be read"
+        )
+    return references
+
+
+def _without(opened: list[_Opened], source: Path) -> list[Reference]:
+    """The references for the picture in `source`: itself only where it was named."""
+    return [item.reference for item in opened if item.named or item.file != source.resolve()]
 
 
 def _upscale_one(
     job: _Job, upscaler: Upscaler, refs: RefBank | None, config: UpscaleConfig
 ) -> Iterator[Progress | Upscaled]:
     begin = time.perf_counter()
+    if refs is not None and not len(refs):
+        raise BadData(f"of the references nothing is left for {job.source} but itself")
     if job.target.exists() and not config.overwrite:
         raise BadImage(f"{job.target} exists already; give --overwrite, --skip-existing or another --output")
     picture = read_image(job.source, allow_large=config.allow_large)
@@ -151,8 +188,8 @@ def _upscale_one(
     for path in (job.target, config.trust_map, config.compare):
         if path:
             make_folder(path.parent)
-    if not os.access(job.target.parent, os.W_OK):
-        raise BadFile(f"the folder {job.target.parent} cannot be written to; give another --output")
+            if not os.access(path.parent, os.W_OK):
+                raise BadFile(f"the folder {path.parent} cannot be written to; give another name than {path}")
     total, done = upscaler.work(picture, height, width, refs), 0
     steps = upscaler.enlarge(picture, height, width, refs)
     yield Progress(str(job.source), done, total)
@@ -169,7 +206,9 @@ def _upscale_one(
     if config.compare:
         plain = finished(upscaler.enlarge(picture, height, width)).picture
         write_image(config.compare, compare(picture, plain, enlarged))
-    yield Upscaled(str(job.source), str(job.target), width, height, time.perf_counter() - begin, enlarged.uses)
+    yield Upscaled(
+        str(job.source), str(job.target), width, height, time.perf_counter() - begin, enlarged.uses, len(refs or ())
+    )
 
 
 def _target_size(picture: Picture, config: UpscaleConfig) -> tuple[int, int]:
@@ -257,6 +296,8 @@ def _check_extras(config: UpscaleConfig, count: int, used: set[Path]) -> None:
             raise BadSetting(f"{option} {extra} is another file of this command; give another name")
         if extra.exists() and not config.overwrite:
             raise BadSetting(f"{extra} exists already; give --overwrite, or another {option}")
+        if extra.suffix.lower() not in FORMATS:
+            raise BadSetting(f"{option} {extra} cannot be written; let its name end in {', '.join(FORMATS)}")
         check_size(extra, 1, 1)
         used.add(extra.resolve())
 

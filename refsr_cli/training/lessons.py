@@ -4,12 +4,13 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from refsr_cli.config import TrainConfig
 from refsr_cli.data.photos import PhotoSet
+from refsr_cli.losses import Objective
 from refsr_cli.models import SRModel
+from refsr_cli.training.group import Group
 from refsr_cli.training.offers import OfferSet
 
 _SAFETY = 0.5
@@ -23,42 +24,78 @@ class Lesson(Protocol):
         """The function of the net that is trained: what may be compiled, and runs in lower precision."""
         ...
 
-    def loss(self, forward: Callable[..., Any], generator: torch.Generator) -> Tensor:
-        """The loss on examples drawn with `generator`, a CPU generator."""
+    def losses(
+        self, forward: Callable[..., Any], generator: torch.Generator, learning_rate: float
+    ) -> dict[str, Tensor]:
+        """The terms of the loss by name, on examples drawn with `generator`, a CPU generator."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What else changes while teaching."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up what `state_dict` gave."""
         ...
 
 
 class Enlarging:
-    """Photos and their low-resolution pictures; mean absolute error."""
+    """Photos and their low-resolution pictures. A net for several scales is taught one of them at a time."""
 
-    def __init__(self, photos: PhotoSet, config: TrainConfig) -> None:
-        self.photos, self.config = photos, config
+    def __init__(self, photos: PhotoSet, config: TrainConfig, model: SRModel, group: Group) -> None:
+        """Raises what `Objective` raises, and BadSetting for a batch that the group cannot share."""
+        self.photos, self.config, self.model, self.part = photos, config, model, group.part(config.batch)
+        self._objective = Objective(
+            config.loss,
+            group.device,
+            side=config.patch * model.scale,
+            critic=config.critic,
+            luma_only=model.luma_only,
+            share=group.share,
+        )
 
     def forward(self, model: SRModel) -> Callable[..., Any]:
         return model.forward_folded if self.config.fold_tail else model.forward
 
-    def loss(self, forward: Callable[..., Any], generator: torch.Generator) -> Tensor:
-        lr, hr = self.photos.batch(self.config.batch, generator, self.config.candidates)
+    def losses(
+        self, forward: Callable[..., Any], generator: torch.Generator, learning_rate: float
+    ) -> dict[str, Tensor]:
+        if self.model.multi_scale:
+            self.model.scale = self.model.scales[int(torch.randint(len(self.model.scales), (), generator=generator))]
+        scale = self.model.scale
+        lr, hr = self.photos.batch(self.config.batch, scale, generator, self.config.candidates, self.part)
         sr = forward(lr.to(memory_format=torch.channels_last)).float()
-        border = self.config.scale if self.config.fold_tail else 0
+        border = scale if self.config.fold_tail else 0
         inside = slice(border, hr.shape[-1] - border)
-        loss: Tensor = F.l1_loss(sr[..., inside, inside], hr[..., inside, inside])
-        return loss
+        return self._objective(sr[..., inside, inside], hr[..., inside, inside], learning_rate, generator)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._objective.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._objective.load_state_dict(state)
 
 
 class Merging:
     """Prepared offers; mean absolute error, and what is worse than without references counts more."""
 
-    def __init__(self, offers: OfferSet, config: TrainConfig) -> None:
-        self.offers, self.config = offers, config
+    def __init__(self, offers: OfferSet, config: TrainConfig, group: Group) -> None:
+        self.offers, self.config, self.part = offers, config, group.part(config.batch)
 
     def forward(self, model: SRModel) -> Callable[..., Any]:
         return model.merge
 
-    def loss(self, forward: Callable[..., Any], generator: torch.Generator) -> Tensor:
-        offer, hr = self.offers.batch(self.config.batch, generator)
+    def losses(
+        self, forward: Callable[..., Any], generator: torch.Generator, learning_rate: float
+    ) -> dict[str, Tensor]:
+        offer, hr = self.offers.batch(self.config.batch, generator, self.part)
         detail, trust = forward(offer)
         error = (offer.base + trust.float() * detail.float() - hr).abs()
         worse = (error - (offer.base - hr).abs()).clamp(min=0)
-        loss: Tensor = error.mean() + _SAFETY * worse.mean()
-        return loss
+        return {"L1": error.mean(), "worse": _SAFETY * worse.mean()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass

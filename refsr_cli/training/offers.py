@@ -39,23 +39,27 @@ class Preparing:
     done: int
     count: int
     skipped: int
+    """Of those done, how many gave nothing."""
+    problems: tuple[str, ...]
+    """Why, each said once."""
     remaining_seconds: float
     kind: str = "preparing"
 
 
-class _Offers(Dataset[dict[str, Tensor] | None]):
-    """The sample of each number: tensors of an `Offer` and `hr`, in half precision; None where a picture is unfit."""
+class _Offers(Dataset[dict[str, Tensor] | str]):
+    """The sample of each number: tensors of an `Offer` and `hr`, in half precision; the reason where a picture is
+    unfit."""
 
     def __init__(self, windows: PairWindows, model: SRModel, device: torch.device) -> None:
         self.windows, self.run, self.device = windows, runner_for(model), device
 
     @torch.inference_mode()
-    def __getitem__(self, number: int) -> dict[str, Tensor] | None:
+    def __getitem__(self, number: int) -> dict[str, Tensor] | str:
         try:
             window, images = self.windows[number]
             bank = RefBank([open_reference("window", partial(Tensor.clone, image)) for image in images])
-        except RefsrError:
-            return None
+        except RefsrError as error:
+            return str(error)
         hr = window[None].to(self.device).float() / 255
         lr = degrade_bicubic(hr, CELL)
         offer = offered(self.run, lr, warp(*finished(match_all(lr[0], bank.chosen(lr[0])))))
@@ -81,22 +85,25 @@ def prepare(
     missing = {path: numbers for path, numbers in _shards(folder, count) if not path.exists()}
     ends = {numbers[-1]: path for path, numbers in missing.items()}
     numbers = [number for several in missing.values() for number in several]
-    skipped, begin, samples = 0, time.monotonic(), []
+    skipped, begin, samples = 0, time.monotonic(), list[dict[str, Tensor]]()
+    problems: dict[str, None] = {}
     offers = _Offers(windows, model.to(device), device)
     loader = DataLoader(
         offers, batch_size=None, sampler=numbers, num_workers=workers if device.type == "cpu" else 0, in_order=True
     )
     for done, (number, sample) in enumerate(zip(numbers, loader, strict=True), 1):
-        if sample is None:
+        if isinstance(sample, str):
             skipped += 1
+            problems[sample] = None
         else:
             samples.append(sample)
         if number in ends:
-            stacked = {name: torch.stack([row[name] for row in samples]) for name in (samples[0] if samples else ())}
-            write_atomically(ends[number], save(stacked))
+            if samples:
+                stacked = {name: torch.stack([row[name] for row in samples]) for name in samples[0]}
+                write_atomically(ends[number], save(stacked))
             samples = []
             remaining = (time.monotonic() - begin) / done * (len(numbers) - done)
-            yield Preparing(count - len(numbers) + done, count, skipped, remaining)
+            yield Preparing(count - len(numbers) + done, count, skipped, tuple(problems), remaining)
 
 
 def _shards(folder: Path, count: int) -> Iterator[tuple[Path, range]]:
@@ -112,22 +119,22 @@ class OfferSet:
     def __init__(self, folder: Path, count: int, device: torch.device) -> None:
         """Raises BadData when a file is damaged, or there is not one sample."""
         shards = []
-        for path, _ in _shards(folder, count):
+        for path in (path for path, _ in _shards(folder, count) if path.exists()):
             try:
-                shards.append(load_file(path))
-            except (OSError, SafetensorError) as error:
+                shard = load_file(path)
+                shards.append({name: shard[name] for name in (*_FIELDS, "hr")})
+            except (OSError, SafetensorError, KeyError) as error:
                 raise BadData(f"{path} is damaged ({error}); remove it, and it is made again") from None
-        shards = [shard for shard in shards if shard]
         if not shards:
-            raise BadData("no picture is large enough to train on; give larger ones or a smaller --patch")
+            raise BadData("no window could be prepared: no picture can be read, or none is as large as a window")
         self._tensors = {name: torch.cat([shard[name] for shard in shards]).to(device) for name in (*_FIELDS, "hr")}
         self.count = len(self._tensors["hr"])
 
-    def batch(self, size: int, generator: torch.Generator) -> tuple[Offer, Tensor]:
+    def batch(self, size: int, generator: torch.Generator, part: slice = slice(None)) -> tuple[Offer, Tensor]:
         """`size` random samples, turned, mirrored, their colours exchanged, with the truth (size, 3, H, W) float in
-        [0, 1]."""
-        chosen = torch.randint(self.count, (size,), generator=generator)
-        turns = torch.randint(8, (size,), generator=generator)
+        [0, 1]; only `part` of them where several processes share a batch."""
+        chosen = torch.randint(self.count, (size,), generator=generator)[part]
+        turns = torch.randint(8, (size,), generator=generator)[part]
         colours = torch.randperm(3, generator=generator)
         tensors = {}
         for name, values in self._tensors.items():

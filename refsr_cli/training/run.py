@@ -15,21 +15,26 @@ from refsr_cli.errors import BadData, BadSetting, OutOfMemory, RefsrError
 from refsr_cli.files import replacing
 from refsr_cli.inference.device import pick_precision
 from refsr_cli.inference.memory import is_out_of_memory
-from refsr_cli.models import MODELS, SRModel, build
+from refsr_cli.models import MODELS, SRModel, build, numbers_of
+from refsr_cli.training.group import Group
 from refsr_cli.training.lessons import Lesson
 from refsr_cli.weights.files import save_weights
 from refsr_cli.weights.store import load_model
 
 STATE = "state.pt"
 """Name of the checkpoint in a run directory."""
+_MOST_IN_A_ROW = 50
+"""Batches that may be left out one after the other."""
 
 
 def learning_rate_at(step: int, config: TrainConfig) -> float:
     """The learning rate after `step` steps: a function of the step alone, so that resuming needs no state."""
     if step < config.warmup:
         return config.learning_rate * (step + 1) / config.warmup
-    if config.schedule == "halving":
-        return config.learning_rate * 0.5 ** (step // config.halve_every)
+    if config.schedule == "constant":
+        return config.learning_rate
+    if config.schedule == "step":
+        return config.learning_rate * config.decay ** (step // config.decay_every)
     progress = (step - config.warmup) / max(1, config.steps - config.warmup)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
@@ -37,62 +42,98 @@ def learning_rate_at(step: int, config: TrainConfig) -> float:
 class Run:
     """All that changes while training, and how it is saved and restored."""
 
-    def __init__(self, config: TrainConfig, device: torch.device, out: Path) -> None:
-        self.config, self.device, self.out = config, device, out
-        self.step, self.best = 0, -math.inf
-        self._losses: list[Tensor] = []
+    def __init__(self, config: TrainConfig, group: Group, out: Path) -> None:
+        self.config, self.group, self.device, self.out = config, group, group.device, out
+        self.step, self.skipped, self.best = 0, 0, -math.inf
+        self.lesson: Lesson | None = None
+        self._lesson_state: dict[str, Any] = {}
+        self._losses: list[dict[str, Tensor]] = []
+        self._usual, self._in_a_row = math.nan, 0
         torch.manual_seed(config.seed)
-        self.model = self._build().to(device).to(memory_format=torch.channels_last)
+        begun = bool(config.resume) and (out / STATE).exists()  # else it was interrupted before the first step
+        self.model = self._build(begun).to(self.device).to(memory_format=torch.channels_last)
         self.averaged = AveragedModel(self.model, multi_avg_fn=self._average)
         self.learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(self.learned, lr=config.learning_rate, fused=device.type == "cuda")
+        self.optimizer = torch.optim.Adam(self.learned, lr=config.learning_rate, fused=self.device.type == "cuda")
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.dtype = pick_precision(config.precision, device)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+        self.dtype = pick_precision(config.precision, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self._forward: Callable[..., Any] | None = None
-        if config.resume:
-            self._restore(config.resume / STATE)
+        if begun:
+            self._restore(self.out / STATE)
 
-    def _build(self) -> SRModel:
+    def _build(self, begun: bool) -> SRModel:
         config = self.config
-        model = build(config.model, config.scale)
+        model = build(config.model, config.scale, numbers_of(config.model, config.numbers))
         if not any(True for _ in model.parameters()):
             raise BadSetting(f"model '{config.model}' has nothing to train")
         if config.fold_tail and not model.foldable:
             raise BadSetting(f"model '{config.model}' has no linear tail to fold; leave --fold-tail out")
+        if model.merges_refs and config.loss != TrainConfig.loss:
+            raise BadSetting(f"model '{config.model}' has a loss of its own; leave --loss out")
         start = config.init_from or MODELS[config.model].start
-        if start and not config.resume:
+        if start and not begun:
             model.start_from(load_model(None, None, start).model, start)
         return model.train()
+
+    def teach(self, lesson: Lesson) -> None:
+        """What the net is to learn from now on. Raises BadData where an earlier training learned something else."""
+        self.lesson = lesson
+        try:
+            lesson.load_state_dict(self._lesson_state)
+        except (RuntimeError, LookupError, TypeError, ValueError):
+            raise BadData(f"cannot resume: {self.out / STATE} was trained with another --loss or --critic") from None
 
     def _average(self, averaged: Sequence[Tensor], current: Sequence[Tensor], _: Tensor | int) -> None:
         """The moving average's update, quicker in the first steps so that the untrained net is soon forgotten."""
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(averaged), list(current), 1 - decay)
 
-    def advance(self, lesson: Lesson) -> None:
-        """One optimiser step; of one lesson all. Raises OutOfMemory."""
+    def advance(self) -> None:
+        """One optimiser step. Raises OutOfMemory, and RefsrError after too many batches in a row that had to be left
+        out."""
         try:
-            self._losses.append(self._advance(lesson))
+            self._advance()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemory("not enough memory for a training step; lower --batch or --patch") from None
 
-    def _advance(self, lesson: Lesson) -> Tensor:
+    def _advance(self) -> None:
+        assert self.lesson is not None, "there is something to teach"
+        learning_rate = learning_rate_at(self.step, self.config)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(self.step, self.config)
-        loss = lesson.loss(self._forward or self._prepared(lesson), self.generator)
+            group["lr"] = learning_rate
+        forward = self._forward or self._prepared(self.lesson)
+        terms = self.lesson.losses(forward, self.generator, learning_rate)
+        loss = torch.stack(list(terms.values())).sum()
+        self.step += 1
+        if self.config.skip_above and self._explodes(float(self.group.mean(loss.detach()))):
+            return
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
+        self.group.share(self.model)
         if self.config.clip:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.averaged.update_parameters(self.model)
-        self.step += 1
-        return loss.detach()
+        self._losses.append({name: term.detach() for name, term in terms.items()})
+
+    def _explodes(self, loss: float) -> bool:
+        """Whether a batch is to be left out, as its loss is not what it usually is."""
+        if not math.isfinite(loss) or loss > self.config.skip_above * self._usual:
+            self.skipped, self._in_a_row = self.skipped + 1, self._in_a_row + 1
+            if self._in_a_row == _MOST_IN_A_ROW:
+                raise RefsrError(
+                    f"the loss of {_MOST_IN_A_ROW} batches in a row is far above the usual {self._usual:.3g} at step "
+                    f"{self.step:,}; lower --learning-rate or set --clip"
+                )
+            return True
+        self._usual = loss if math.isnan(self._usual) else 0.99 * self._usual + 0.01 * loss
+        self._in_a_row = 0
+        return False
 
     def _prepared(self, lesson: Lesson) -> Callable[..., Any]:
         """What the lesson trains, compiled where that was asked for, in the precision chosen."""
@@ -111,17 +152,23 @@ class Run:
         """The net with averaged weights."""
         return cast(SRModel, self.averaged.module)
 
-    def take_loss(self) -> float:
-        """Mean loss of the steps since it was last taken. Raises RefsrError when it is not a number."""
-        loss = self._mean_loss()
-        self._losses.clear()
-        return loss
+    def take_losses(self) -> dict[str, float]:
+        """Mean terms of the loss of the steps since they were last taken; none when all were left out.
 
-    def _mean_loss(self) -> float:
-        loss = float(torch.stack(self._losses).mean())
-        if not math.isfinite(loss):
-            raise RefsrError(f"the loss is {loss} at step {self.step}; lower --learning-rate or set --clip")
-        return loss
+        Raises RefsrError when one is not a number."""
+        terms = self._mean_losses()
+        self._losses.clear()
+        return terms
+
+    def _mean_losses(self) -> dict[str, float]:
+        names = self._losses[0] if self._losses else {}
+        terms = {
+            name: float(self.group.mean(torch.stack([row[name] for row in self._losses]).mean())) for name in names
+        }
+        if not math.isfinite(sum(terms.values())):
+            shown = sum(terms.values())
+            raise RefsrError(f"the loss is {shown} at step {self.step}; lower --learning-rate or set --clip")
+        return terms
 
     def note_quality(self, psnr: float) -> bool:
         """Whether the averaged weights are the best so far; then they are kept as `best.safetensors`."""
@@ -134,29 +181,32 @@ class Run:
 
     def _save_weights(self, name: str) -> None:
         metadata = {"step": str(self.step)}
+        self.smoothed.scale = self.config.scale
         save_weights(self.out / name, self.smoothed, self.config.model, metadata)
 
     def save(self) -> None:
         """Writes the averaged weights and all that is needed to go on. Raises RefsrError rather than keep weights
         that have become no numbers."""
-        if self._losses:
-            self._mean_loss()
+        self._mean_losses()
+        if not self.group.leads:
+            return
         self._save_weights("model.safetensors")
         state = {
             "step": self.step,
             "best": self.best,
+            "skipped": self.skipped,
+            "usual": self._usual,
             "model": self.model.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "generator": self.generator.get_state(),
+            "lesson": self.lesson.state_dict() if self.lesson else {},
         }
         with replacing(self.out / STATE) as unfinished:
             torch.save(state, unfinished)
 
     def _restore(self, path: Path) -> None:
-        if not path.is_file():
-            raise BadData(f"cannot resume: {path} is not there; name the run directory of an earlier training")
         try:
             state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
             self.model.load_state_dict(state["model"])
@@ -166,5 +216,7 @@ class Run:
                 self.scaler.load_state_dict(state["scaler"])
             self.generator.set_state(state["generator"].cpu())
             self.step, self.best = int(state["step"]), float(state["best"])
+            self.skipped, self._usual = int(state["skipped"]), float(state["usual"])
+            self._lesson_state = state["lesson"]
         except (RuntimeError, LookupError, TypeError, AttributeError, ValueError, EOFError, UnpicklingError):
             raise BadData(f"cannot resume: {path} is damaged, or the checkpoint of another net") from None

@@ -116,6 +116,8 @@ def load_model(
         flavour = flavour or found.record.flavour
         res_scale = found.record.res_scale if res_scale is None else res_scale
     loaded = load_any(found.path, flavour=flavour, res_scale=res_scale)
+    if loaded.model.multi_scale and scale in loaded.model.scales:
+        loaded.model.scale = scale
     if model not in (None, loaded.name) or scale not in (None, loaded.model.scale):
         asked = " ".join(filter(None, (model, f"x{scale}" if scale else None)))
         holds = f"{weights or found.path} holds {loaded.name} x{loaded.model.scale}"
@@ -140,7 +142,7 @@ def _chosen(model: str | None, scale: int | None, folder: Path | None, with_refs
 def _nearest_scale(model: str, scale: int, folder: Path | None) -> int:
     """`scale` where `model` has weights for it, else the nearest larger one that has some, else the largest."""
     scales = {record.scale for record in read_manifest(folder) if record.model == model}
-    if scale not in MODELS[model].net.scales or not scales:
+    if not scales:
         return scale
     return min(scales, key=lambda its: (its < scale, abs(its - scale)))
 

@@ -1,0 +1,61 @@
+"""Critics: nets that tell real pictures from made ones, for adversarial losses."""
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+_SLOPE = 0.2
+
+
+def _norm(features: int, normed: bool) -> nn.Module:
+    return nn.BatchNorm2d(features) if normed else nn.Identity()
+
+
+class SRGANCritic(nn.Sequential):
+    """Ledig et al. 2017, Fig. 4: eight convolutions, every second one halving, and two dense layers.
+
+    (N, 3, side, side) -> (N, 1), a logit
+    """
+
+    def __init__(self, side: int, normed: bool) -> None:
+        widths = [64, 64, 128, 128, 256, 256, 512, 512]
+        stages: list[nn.Module] = []
+        before = 3
+        for number, width in enumerate(widths):
+            halves = number % 2 == 1
+            stages.append(nn.Conv2d(before, width, 3, stride=2 if halves else 1, padding=1))
+            stages += [_norm(width, normed and number > 0), nn.LeakyReLU(_SLOPE, inplace=True)]
+            before, side = width, (side + 1) // 2 if halves else side
+        dense = [nn.Linear(before * side**2, 1024), nn.LeakyReLU(_SLOPE, inplace=True), nn.Linear(1024, 1)]
+        super().__init__(*stages, nn.Flatten(), *dense)
+
+
+class PatchCritic(nn.Sequential):
+    """PatchGAN, Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017: an answer
+    for every place, each of which sees 70 pixels a side.   (N, 3, H, W) -> (N, 1, h, w), logits"""
+
+    def __init__(self, side: int, normed: bool) -> None:
+        stages: list[nn.Module] = [nn.Conv2d(3, 64, 4, stride=2, padding=1), nn.LeakyReLU(_SLOPE, inplace=True)]
+        for before, width, stride in ((64, 128, 2), (128, 256, 2), (256, 512, 1)):
+            stages.append(nn.Conv2d(before, width, 4, stride=stride, padding=1))
+            stages += [_norm(width, normed), nn.LeakyReLU(_SLOPE, inplace=True)]
+        super().__init__(*stages, nn.Conv2d(512, 1, 4, padding=1))
+
+
+class Centred(nn.Module):
+    """A critic of pictures in [-1, 1], given them in [0, 1]."""
+
+    def __init__(self, critic: nn.Module) -> None:
+        super().__init__()
+        self.critic = critic
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.critic(2 * x - 1)
+        return answer
+
+
+CRITICS: Mapping[str, Callable[[int, bool], nn.Module]] = {
+    "srgan": lambda side, normed: Centred(SRGANCritic(side, normed)),
+    "patch": lambda side, normed: Centred(PatchCritic(side, normed)),
+}
+"""From the side of the pictures, and whether to normalise over the batch."""

@@ -1,0 +1,67 @@
+"""Features of VGG-19, trained on ImageNet: Simonyan & Zisserman 2015, weights of torchvision."""
+
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import VGG19_Weights, vgg19
+
+from refsr_cli.errors import BadWeights
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_LAYERS = {"conv2_2": 8, "conv5_4": 35}
+"""Modules of torchvision's `features` up to and with this convolution, without its activation."""
+
+
+class VGGFeatures(nn.Module):
+    """What the net makes of a picture up to a layer; nothing in it is learned.   (N, 3, H, W) in [0, 1] -> (N, C, h, w)
+
+    Raises BadWeights where the weights are not in torch's cache and cannot be fetched.
+    """
+
+    def __init__(self, layer: str) -> None:
+        super().__init__()
+        with torch.device("meta"):
+            self.features = vgg19().features[: _LAYERS[layer]]
+        wanted = self.features.state_dict()
+        found = _imagenet_weights()
+        absent = [key for key in wanted if f"features.{key}" not in found]
+        if absent:
+            raise BadWeights(
+                f"{_cached()} is not VGG-19: it lacks features.{absent[0]}; remove it, it is fetched again"
+            )
+        self.features.load_state_dict({key: found[f"features.{key}"].float() for key in wanted}, assign=True)
+        for module in self.features:
+            if isinstance(module, nn.ReLU):
+                module.inplace = False
+        self.eval().requires_grad_(False)
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.features((x - self.mean) / self.std)
+        return features
+
+
+def _cached() -> Path:
+    return Path(str(torch.hub.get_dir())) / "checkpoints" / str(VGG19_Weights.IMAGENET1K_V1.url).rpartition("/")[2]
+
+
+def _imagenet_weights() -> dict[str, Tensor]:
+    url = VGG19_Weights.IMAGENET1K_V1.url
+    try:
+        weights: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
+            url, map_location="cpu", check_hash=True, weights_only=True, progress=False
+        )
+    except (URLError, OSError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise BadWeights(
+            f"VGG-19's weights (548 MB) are not in {_cached().parent} and cannot be fetched from {url} ({reason}); put "
+            "the file there, or leave VGG out of --loss"
+        ) from None
+    except Exception as error:  # a damaged file can raise anything
+        raise BadWeights(f"{_cached()} is damaged ({type(error).__name__}); remove it, it is fetched again") from None
+    return weights

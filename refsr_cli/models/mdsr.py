@@ -1,0 +1,82 @@
+"""MDSR: one net for several scales. Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution",
+CVPRW 2017, Fig. 5."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from refsr_cli.layers.blocks import ResBlock, Upsampler, conv, exactly, upsampler_radius
+from refsr_cli.layers.folding import apply_folded, fold_tail
+from refsr_cli.models.base import SRModel
+from refsr_cli.models.edsr import DIV2K_MEAN
+
+_PRE_KERNEL = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class MDSRConfig:
+    """The numbers that tell one MDSR from another; the defaults are the paper's baseline."""
+
+    features: int = 64
+    """Width of every hidden layer."""
+    blocks: int = 16
+    """Residual blocks in the body that all scales share."""
+    res_scale: float = 1.0
+    """Factor on each residual of the body."""
+    value_range: float = 255.0
+    """The net works on pixels in [0, value_range]."""
+    mean: tuple[float, float, float] = DIV2K_MEAN
+    """Subtracted from the input and added to the output, in [0, 1]."""
+
+
+class MDSR(SRModel):
+    """Shared head, two 5x5 residual blocks for each scale, shared residual body, linear sub-pixel upsampler for each
+    scale, shared last layer; only what belongs to `scale` runs.   (N, 3, H, W) -> (N, 3, scale*H, scale*W)"""
+
+    scales = (2, 3, 4)
+    multi_scale = True
+    foldable = True
+
+    def __init__(self, config: MDSRConfig, scale: int) -> None:
+        super().__init__(scale)
+        self.config: MDSRConfig = config
+        features = config.features
+        self.head = conv(3, features)
+        pairs = ((ResBlock(features, _PRE_KERNEL), ResBlock(features, _PRE_KERNEL)) for _ in self.scales)
+        self.pre_process = nn.ModuleList(nn.Sequential(*pair) for pair in pairs)
+        blocks = (ResBlock(features, res_scale=config.res_scale) for _ in range(config.blocks))
+        self.body = nn.Sequential(*blocks, conv(features, features))
+        self.upsample = nn.ModuleList(Upsampler(features, its) for its in self.scales)
+        self.tail = conv(features, 3)
+        mean = torch.tensor(config.mean).view(1, 3, 1, 1)
+        self.mean: Tensor
+        self.register_buffer("mean", mean, persistent=False)
+
+    @property
+    def receptive_field(self) -> int:
+        pre = 4 * (_PRE_KERNEL // 2)
+        return math.ceil(2 + pre + 2 * self.config.blocks + upsampler_radius(self.scale))
+
+    @property
+    def _upsampler(self) -> nn.Module:
+        return self.upsample[self.scales.index(self.scale)]
+
+    def _body_output(self, lr: Tensor) -> Tensor:
+        shallow: Tensor = self.pre_process[self.scales.index(self.scale)](
+            self.head((lr - self.mean) * self.config.value_range)
+        )
+        residual: Tensor = self.body(shallow)
+        return shallow + residual
+
+    def _unshift(self, x: Tensor) -> Tensor:
+        shifted: Tensor = x / self.config.value_range + self.mean
+        return shifted
+
+    def forward(self, lr: Tensor) -> Tensor:
+        return self._unshift(exactly(self.tail, self._upsampler(self._body_output(lr))))
+
+    def forward_folded(self, lr: Tensor) -> Tensor:
+        weight, bias = fold_tail(nn.Sequential(self._upsampler, self.tail), self.config.features, self.scale)
+        return self._unshift(apply_folded(weight, bias, self._body_output(lr), self.scale))

@@ -1,0 +1,84 @@
+"""The settings with which papers trained their nets: what `refsr train --recipe` starts from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from refsr_cli.errors import UnknownName
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Fields of a `TrainConfig`, and where they are from."""
+
+    source: str
+    settings: Mapping[str, Any]
+
+
+_EDSR: dict[str, Any] = {
+    "loss": "L1",
+    "batch": 16,
+    "patch": 48,
+    "learning_rate": 1e-4,
+    "schedule": "step",
+    "decay": 0.5,
+    "decay_every": 200_000,
+    "steps": 300_000,
+    "ema": 0.0,
+    "skip_above": 10.0,
+}
+_LIM = "Lim et al. 2017, and its code"
+_SRRESNET: dict[str, Any] = {"loss": "MSE", "learning_rate": 1e-4, "schedule": "constant", "ema": 0.0}
+_SRDENSENET: dict[str, Any] = {
+    "loss": "MSE",
+    "batch": 32,
+    "patch": 25,
+    "learning_rate": 1e-4,
+    "schedule": "step",
+    "decay": 0.1,
+    "decay_every": 46_875,
+    "steps": 93_750,
+    "ema": 0.0,
+    "scale": 4,
+}
+_TONG = "Tong et al. 2017: 60 epochs of 50,000 crops of 100x100, a tenth of the learning rate from epoch 30 on"
+
+RECIPES: Mapping[str, Recipe] = {
+    "edsr": Recipe(_LIM, {**_EDSR, "model": "edsr"}),
+    "edsr-baseline": Recipe(_LIM, {**_EDSR, "model": "edsr-baseline"}),
+    "mdsr": Recipe(_LIM, {**_EDSR, "model": "mdsr", "steps": 650_000}),
+    "mdsr-baseline": Recipe(_LIM, {**_EDSR, "model": "mdsr-baseline", "steps": 650_000}),
+    "srresnet": Recipe(
+        "Ledig et al. 2017: HR crops of 96x96",
+        {**_SRRESNET, "model": "srresnet", "scale": 4, "batch": 16, "patch": 24, "steps": 1_000_000},
+    ),
+    "srresnet-x2": Recipe(
+        "3x3 kernels throughout, crops of 64x64, 100,000 steps on DIV2K",
+        {**_SRRESNET, "model": "srresnet-3x3", "scale": 2, "batch": 8, "patch": 64, "steps": 100_000},
+    ),
+    "srgan": Recipe(
+        "Ledig et al. 2017: from a trained SRResNet (--init-from), a tenth of the learning rate for the second half",
+        {
+            **_SRRESNET,
+            "model": "srresnet",
+            "scale": 4,
+            "batch": 16,
+            "patch": 24,
+            "loss": "0.006*VGG54+0.001*GAN",
+            "schedule": "step",
+            "decay": 0.1,
+            "decay_every": 100_000,
+            "steps": 200_000,
+        },
+    ),
+    "srdensenet": Recipe(_TONG, {**_SRDENSENET, "model": "srdensenet"}),
+    "srdensenet-h": Recipe(_TONG, {**_SRDENSENET, "model": "srdensenet-h"}),
+    "srdensenet-hl": Recipe(_TONG, {**_SRDENSENET, "model": "srdensenet-hl"}),
+}
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """The fields that a recipe sets, its own name among them. Raises UnknownName."""
+    if name not in RECIPES:
+        raise UnknownName("recipe", name, RECIPES)
+    return {**RECIPES[name].settings, "recipe": name}
