@@ -24,7 +24,8 @@ PIXELS: Mapping[str, Compared] = {
 }
 """Losses of single values; of the luma alone where a net makes nothing else."""
 FEATURES = {"VGG22": "conv2_2", "VGG54": "conv5_4"}
-"""Mean squared differences of what VGG-19 makes of both, before the activation of these layers (Ledig et al. 2017)."""
+"""Mean squared differences of what VGG-19 makes of both in these layers: Ledig et al. 2017, but before the activation,
+as later work has it (Wang et al., "ESRGAN", 2018)."""
 ADVERSARIAL = ("GAN", "RGAN", "WGAN_GP")
 """Goodfellow et al. 2014; relativistic average, Jolicoeur-Martineau 2018; Wasserstein with gradient penalty, Gulrajani
 et al. 2017."""

@@ -62,7 +62,7 @@ def test_better_than_bicubic_on_a_photo(record):
 
 @pytest.mark.parametrize("record", ROWS, ids=lambda record: record.id)
 def test_no_frame_at_the_border(record):
-    """Protocols do not look at the outermost pixels; people do. Interpolation does not know what lies outside either."""
+    """Protocols leave the outermost pixels out; people see them. Interpolation knows no more of what lies outside."""
     hr = read_image(packaged("examples/images") / "flowerpot/HR/flowerpot.png")
     (hr,) = modcrop(to_tensor(hr.pixels), record.scale)
     lr = degrade_bicubic(hr[None], record.scale)

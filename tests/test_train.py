@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -15,9 +17,14 @@ import torch
 from refsr_cli.config import TrainConfig, resumed
 from refsr_cli.data.benchmarks import trial_photos
 from refsr_cli.errors import BadData, BadSetting, RefsrError
+from refsr_cli.losses import parse_loss
+from refsr_cli.models import build
+from refsr_cli.recipes import RECIPES, settings_of
 from refsr_cli.tasks.train import Finished, Started, Step, Validation, train
-from refsr_cli.training.run import learning_rate_at
+from refsr_cli.training.lessons import Enlarging
+from refsr_cli.training.run import STATE, learning_rate_at
 from refsr_cli.weights.files import load_weights
+from refsr_cli.weights.store import load_model
 
 
 @pytest.fixture
@@ -131,20 +138,34 @@ def test_the_average_trails_the_weights(photos, small_val, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is not there")
-def test_kill_leaves_whole_files(photos, small_val, tmp_path):
-    out = tmp_path / "run"
-    command = [sys.executable, "-m", "refsr_cli", "train", "--model", "edsr-baseline", "-s", "2", "--steps", "100000"]
-    command += ["--data", str(photos), "--val", str(small_val), "--out", str(out), "--batch", "1", "--patch", "8"]
-    command += ["--checkpoint-minutes", "0", "--device", "cpu", "--quiet"]
-    with subprocess.Popen(command) as process:
-        deadline = time.monotonic() + 120
-        while not (out / "state.pt").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(0.5)
-        process.kill()
-    state = torch.load(out / "state.pt", weights_only=True)
-    assert state["step"] >= 1
-    assert load_weights(out / "model.safetensors").model.scale == 2
+def test_killed_at_any_moment_it_goes_on_as_if_nothing_had_been(photos, small_val, tmp_path):
+    """Five times, at moments that chance chooses; no finished checkpoint is lost, and the weights end the same."""
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    config = settings(photos, small_val, killed, steps=60, batch=1, patch=8, checkpoint_minutes=0.0)
+    list(train(replace(config, out=straight, checkpoint_minutes=5.0)))
+    command = [sys.executable, "-m", "refsr_cli", "train", "--quiet"]
+    first = ["--model", "edsr-baseline", "-s", "2", "--steps", "60", "--data", str(photos), "--val", str(small_val)]
+    first += ["--batch", "1", "--patch", "8", "--candidates", "2", "--schedule", "cosine", "--validate-every", "4"]
+    first += ["--device", "cpu", "--precision", "fp32", "--checkpoint-minutes", "0", "--log-every", "1"]
+    chance, reached = Random(5), 0
+    for attempt in range(5):
+        last = (killed / STATE).stat().st_mtime_ns if attempt else 0
+        with subprocess.Popen(
+            [*command, *(["--resume", str(killed)] if attempt else [*first, "--out", str(killed)])]
+        ) as process:
+            deadline = time.monotonic() + 120
+            while not ((killed / STATE).exists() and (killed / STATE).stat().st_mtime_ns > last):
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.01)
+            time.sleep(chance.random() * 0.4)
+            process.kill()
+        state = torch.load(killed / STATE, weights_only=True)
+        assert reached < state["step"] < 60
+        assert load_weights(killed / "model.safetensors").model.scale == 2
+        reached = state["step"]
+    list(train(resumed(killed, {})))
+    expected, found = weights_of(straight), weights_of(killed)
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
 def test_learning_rates():
@@ -249,3 +270,100 @@ def test_unreadable_photos_are_counted(photos, small_val, tmp_path):
 def test_an_exploding_loss_stops_the_training(photos, small_val, tmp_path):
     with pytest.raises(RefsrError, match="--learning-rate"):
         list(train(settings(photos, small_val, tmp_path / "run", learning_rate=1e30)))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_settings_of_a_training(name):
+    config = TrainConfig(**settings_of(name))
+    model = build(config.model, config.scale)
+    assert config.recipe == name and config.ema == 0.0
+    assert {term.name for term in parse_loss(config.loss)} & {"L1", "MSE", "VGG54"}
+    if "srdensenet" in name:
+        assert model.luma_only and config.patch * config.scale == 100
+        epoch = 50_000 / config.batch
+        assert config.steps == 60 * epoch
+        assert learning_rate_at(int(30 * epoch), config) == pytest.approx(1e-5)
+    if name in ("edsr", "edsr-baseline", "mdsr", "mdsr-baseline"):
+        assert (config.batch, config.patch, config.loss) == (16, 48, "L1")
+        assert learning_rate_at(199_999, config) == 2 * learning_rate_at(200_000, config) == 1e-4
+
+
+def test_a_recipe_can_be_changed_and_is_written_down(photos, small_val, tmp_path):
+    small = {"data": photos, "val": str(small_val), "steps": 1, "batch": 1, "patch": 8, "device": "cpu"}
+    config = TrainConfig(**{**settings_of("srresnet-x2"), **small, "numbers": ("blocks=8",), "out": tmp_path / "run"})
+    (started, *_) = list(train(config))
+    assert started.parameters == 780_109
+    saved = json.loads((tmp_path / "run/config.json").read_text())
+    assert (saved["recipe"], saved["loss"], saved["steps"], saved["numbers"]) == ("srresnet-x2", "MSE", 1, ["blocks=8"])
+    assert load_weights(tmp_path / "run/model.safetensors").model.config.blocks == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"numbers": ("block=8",)}, "unknown number of model 'edsr-baseline' 'block'"),
+        (
+            {"numbers": ("blocks=many",)},
+            "is a whole number above 0 such as 16, not 'many'",
+        ),
+        ({"numbers": ("blocks",)}, "such as 16"),
+        ({"numbers": ("blocks=0",)}, "blocks"),
+        ({"numbers": ("res_scale=0.1", "features=-4")}, "features"),
+        ({"loss": "L4"}, "unknown loss 'L4'"),
+        ({"loss": "L1+GAN", "critic": "none"}, "unknown critic 'none'"),
+    ],
+)
+def test_numbers_and_losses_that_cannot_be(photos, small_val, tmp_path, changes, said):
+    with pytest.raises(RefsrError, match=said):
+        list(train(settings(photos, small_val, tmp_path / "run", **changes)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_net_for_several_scales(photos, small_val, tmp_path):
+    """One scale a batch, each of them scored, and one file that enlarges by each."""
+    config = settings(
+        photos, small_val, tmp_path / "run", model="mdsr-baseline", scale=4, numbers=("blocks=2",), ema=0.0
+    )
+    records = list(train(config))
+    scored = [(record.step, record.scale) for record in records if isinstance(record, Validation)]
+    assert scored == [(4, 2), (4, 3), (4, 4), (6, 2), (6, 3), (6, 4)]
+    for scale in (2, 3, 4):
+        loaded = load_model(None, scale, str(tmp_path / "run/model.safetensors")).model
+        assert loaded.scale == scale and loaded(torch.rand(1, 3, 6, 5)).shape == (1, 3, 6 * scale, 5 * scale)
+
+
+def test_an_adversarial_training_resumes_with_its_critic(photos, small_val, tmp_path):
+    """Every term is told, and the critic is as bit for bit the same as the net."""
+    common = {"loss": "1*L1+0.01*WGAN_GP", "critic": "patch", "patch": 16, "batch": 1, "validate_every": 100}
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    records = list(train(settings(photos, small_val, straight, **common)))
+    steps = [record for record in records if isinstance(record, Step)]
+    assert all(set(record.terms) == {"L1", "WGAN_GP"} for record in steps)
+    assert all(record.loss == pytest.approx(sum(record.terms.values())) for record in steps)
+    list(train(settings(photos, small_val, broken, **{**common, "steps": 3, "schedule": "constant"})))
+    list(train(resumed(broken, {"steps": 6})))
+    again = tmp_path / "again"
+    list(train(settings(photos, small_val, again, **{**common, "schedule": "constant"})))
+    one, two = (torch.load(folder / STATE, weights_only=True)["lesson"]["critic"] for folder in (again, broken))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    with pytest.raises(BadData, match="another --loss or --critic"):
+        list(train(resumed(broken, {"steps": 7, "critic": "srgan"})))
+
+
+def test_batches_that_explode_are_left_out(photos, small_val, tmp_path, monkeypatch):
+    """Here every fifth loss is thousandfold: those batches change nothing, are counted, and the rest is learned."""
+    losses_of, calls = Enlarging.losses, []
+
+    def spoiled(self, *arguments):
+        calls.append(1)
+        terms = losses_of(self, *arguments)
+        return {name: term * (1000 if len(calls) % 5 == 0 else 1) for name, term in terms.items()}
+
+    monkeypatch.setattr(Enlarging, "losses", spoiled)
+    records = list(train(settings(photos, small_val, tmp_path / "run", steps=12, skip_above=5.0)))
+    steps = [record for record in records if isinstance(record, Step)]
+    assert [record.skipped for record in steps] == [0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2]
+    assert math.isnan(steps[4].loss) and all(record.loss < 5 for record in steps if not math.isnan(record.loss))
+    monkeypatch.setattr(Enlarging, "losses", lambda self, *arguments: {"L1": losses_of(self, *arguments)["L1"] / 0})
+    with pytest.raises(RefsrError, match="50 batches in a row"):
+        list(train(settings(photos, small_val, tmp_path / "hopeless", steps=100, skip_above=5.0)))

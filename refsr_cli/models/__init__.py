@@ -1,6 +1,7 @@
 """Every model by name. Adding one is a file in this folder and a row here."""
 
 import ast
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -61,6 +62,9 @@ def build(name: str, scale: int, config: dict[str, Any] | None = None) -> SRMode
     return model
 
 
+_KINDS = {int: "a whole number above 0", float: "a number above 0", bool: "true or false,", str: "a word"}
+
+
 def numbers_of(name: str, changes: Sequence[str]) -> dict[str, Any]:
     """`("blocks=8", "global_skip=false")` as the `config` that `build` takes for the net `name`.
 
@@ -78,7 +82,7 @@ def numbers_of(name: str, changes: Sequence[str]) -> dict[str, Any]:
         value = _value(text, known[key])
         if not equals or value is None:
             raise BadSetting(
-                f"{key} of model '{name}' is a {type(known[key]).__name__} such as {known[key]}, not '{text}'"
+                f"{key} of model '{name}' is {_KINDS[type(known[key])]} such as {known[key]}, not '{text}'"
             )
         numbers[key] = value
     return numbers
@@ -94,4 +98,6 @@ def _value(text: str, example: Any) -> Any:
         return None
     if isinstance(example, float) and type(value) is int:
         value = float(value)
-    return value if type(value) is type(example) else None
+    if type(value) is not type(example) or not (isinstance(value, bool) or 0 < value < math.inf):
+        return None
+    return value

@@ -258,8 +258,9 @@ def _prepare_lesson(run: Run, benchmark: Benchmark) -> Generator[Started | Prepa
         assert data is not None, "pairs are for nets that merge references"
         scales = run.model.scales if run.model.multi_scale else (run.model.scale,)
         read, skipped = _read_photos(data, config, scales, device)
+        lesson = Enlarging(read, config, run.model, run.group)
         yield started(read.count, 0, skipped)
-        return Enlarging(read, config, run.model, run.group)
+        return lesson
     pairs = find_pairs(config.pairs) if config.pairs else []
     photos = find_images(data) if data else []
     yield started(len(photos), len(pairs), 0)

@@ -46,7 +46,7 @@ class Run:
         self.config, self.group, self.device, self.out = config, group, group.device, out
         self.step, self.skipped, self.best = 0, 0, -math.inf
         self.lesson: Lesson | None = None
-        self._lesson_state: dict[str, Any] = {}
+        self._lesson_state: dict[str, Any] | None = None
         self._losses: list[dict[str, Tensor]] = []
         self._usual, self._in_a_row = math.nan, 0
         torch.manual_seed(config.seed)
@@ -79,6 +79,8 @@ class Run:
     def teach(self, lesson: Lesson) -> None:
         """What the net is to learn from now on. Raises BadData where an earlier training learned something else."""
         self.lesson = lesson
+        if self._lesson_state is None:
+            return
         try:
             lesson.load_state_dict(self._lesson_state)
         except (RuntimeError, LookupError, TypeError, ValueError):
