@@ -61,6 +61,7 @@ def test_better_than_bicubic_on_a_photo(record):
 
 
 @pytest.mark.parametrize("record", ROWS, ids=lambda record: record.id)
+@torch.inference_mode()
 def test_no_frame_at_the_border(record):
     """Protocols leave the outermost pixels out; people see them. Interpolation knows no more of what lies outside."""
     hr = read_image(packaged("examples/images") / "flowerpot/HR/flowerpot.png")

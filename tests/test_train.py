@@ -1,5 +1,6 @@
 """The training loop: exact resume, interruption, what it writes and what it refuses."""
 
+import csv
 import json
 import math
 import os
@@ -17,6 +18,7 @@ import torch
 from refsr_cli.config import TrainConfig, resumed
 from refsr_cli.data.benchmarks import trial_photos
 from refsr_cli.errors import BadData, BadSetting, RefsrError
+from refsr_cli.images import read_image
 from refsr_cli.losses import parse_loss
 from refsr_cli.models import build
 from refsr_cli.recipes import RECIPES, settings_of
@@ -69,6 +71,11 @@ def settings(photos: Path, small_val: Path, out: Path, **changes) -> TrainConfig
     return TrainConfig(**{**given, **changes})
 
 
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_records_and_files(photos, small_val, tmp_path):
     out = tmp_path / "run"
     records = list(train(settings(photos, small_val, out)))
@@ -79,10 +86,22 @@ def test_records_and_files(photos, small_val, tmp_path):
     assert steps[-1].remaining_seconds == 0
     assert [record.step for record in records if isinstance(record, Validation)] == [4, 6]
     assert isinstance(records[-1], Finished)
-    files = {"model.safetensors", "best.safetensors", "state.pt", "config.json", "log.jsonl"}
-    assert {path.name for path in out.iterdir()} == files
-    logged = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in logged if row["kind"] == "step"] == [1, 2, 3, 4, 5, 6]
+    files = {
+        "model.safetensors",
+        "best.safetensors",
+        "state.pt",
+        "config.json",
+        "steps.csv",
+        "validation.csv",
+        "curves.png",
+    }
+    assert {path.name for path in out.iterdir()} == files | {"crops", "tensorboard"}
+    logged = table(out / "steps.csv")
+    assert [row["step"] for row in logged] == ["1", "2", "3", "4", "5", "6"]
+    assert [float(row["loss"]) for row in logged] == [record.loss for record in steps]
+    assert [(row["step"], row["scale"]) for row in table(out / "validation.csv")] == [("4", "2"), ("6", "2")]
+    for name in ("curves.png", "crops/000004_x2.png", "crops/000006_x2.png"):
+        assert read_image(out / name).pixels.std() > 5, f"{name} shows something"
     assert load_weights(out / "model.safetensors").model.scale == 2
     assert json.loads((out / "config.json").read_text())["patch"] == 12
 
@@ -164,6 +183,7 @@ def test_killed_at_any_moment_it_goes_on_as_if_nothing_had_been(photos, small_va
         assert load_weights(killed / "model.safetensors").model.scale == 2
         reached = state["step"]
     list(train(resumed(killed, {})))
+    assert [row["step"] for row in table(killed / "steps.csv")] == [str(step) for step in range(1, 61)]
     expected, found = weights_of(straight), weights_of(killed)
     assert all(torch.equal(expected[key], found[key]) for key in expected)
 

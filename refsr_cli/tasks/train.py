@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from refsr_cli.config import CONFIG, TrainConfig
 from refsr_cli.data.benchmarks import Benchmark, find_training_photos, open_benchmark, trial_photos
@@ -25,9 +25,11 @@ from refsr_cli.files import make_folder, write_atomically
 from refsr_cli.images import read_rgb8, to_tensor
 from refsr_cli.inference.device import pick_device
 from refsr_cli.inference.upscaler import Upscaler
+from refsr_cli.layers.resample import resize
 from refsr_cli.metrics import PROTOCOLS, Scores, score
 from refsr_cli.models import MODELS
 from refsr_cli.training.group import Group, grouped_device, joined
+from refsr_cli.training.journal import SHOWN, STEPS, VALIDATION, Journal, middle
 from refsr_cli.training.lessons import Enlarging, Lesson, Merging
 from refsr_cli.training.loop import Clock, interrupts_deferred
 from refsr_cli.training.offers import OfferSet, Preparing, prepare, prepared_folder
@@ -101,9 +103,6 @@ class Validation:
     kind: str = "validation"
 
 
-Logged = TypeVar("Logged", Step, Validation)
-
-
 @dataclass(frozen=True)
 class Finished:
     """Where the trained weights lie."""
@@ -153,7 +152,7 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
             save = milestone or group.any(time.monotonic() - saved > config.checkpoint_minutes * 60)
             if save or run.step % config.log_every == 0:
                 terms, pace = run.take_losses(), clock.lap()
-                yield _log(run, _progress(run, terms, pace))
+                yield _noted(run, _progress(run, terms, pace))
             if save:
                 run.save()
                 saved = time.monotonic()
@@ -161,7 +160,7 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
             if milestone and not stop:
                 with clock.stopped():
                     if group.leads:
-                        yield from (_log(run, record) for record in _validate(run, benchmark))
+                        yield from _validate(run, benchmark)
                     group.wait()
         if stop:
             run.save()
@@ -191,11 +190,12 @@ def _saved_when_closed(run: Run) -> Iterator[None]:
         raise
 
 
-def _log(run: Run, record: Logged) -> Logged:
-    """Appends the record to `log.jsonl` in the run directory."""
-    if run.group.leads:
-        with (run.out / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(record)) + "\n")
+def _noted(run: Run, record: Step) -> Step:
+    """The record, once it stands in the run's journal."""
+    if run.journal:
+        terms = {f"loss {name}": value for name, value in record.terms.items()} if len(record.terms) > 1 else {}
+        rest = {name: getattr(record, name) for name in ("skipped", "learning_rate", "steps_per_second")}
+        run.journal.note(STEPS, {"step": record.step, "loss": record.loss, **terms, **rest})
     return record
 
 
@@ -205,6 +205,10 @@ def _validate(run: Run, benchmark: Benchmark) -> list[Validation]:
     scales = model.scales if model.multi_scale else (model.scale,)
     means = {scale: _scored(run, benchmark, scale) for scale in scales}
     best = run.note_quality(fmean(mean.psnr for mean in means.values()))
+    assert run.journal is not None, "it is this process that keeps it"
+    for scale, mean in means.items():
+        run.journal.note(VALIDATION, {"step": run.step, "scale": scale, "psnr": mean.psnr, "ssim": mean.ssim})
+    run.journal.draw_curves()
     return [
         Validation(run.step, scale, benchmark.name, benchmark.protocol, mean.psnr, mean.ssim, best)
         for scale, mean in means.items()
@@ -212,10 +216,11 @@ def _validate(run: Run, benchmark: Benchmark) -> list[Validation]:
 
 
 def _scored(run: Run, benchmark: Benchmark, scale: int) -> Scores:
-    """Means over the validation images."""
+    """Means over the validation images. The middle of some is kept: bicubic, net, truth."""
     run.smoothed.scale = scale
     upscaler = Upscaler(run.smoothed, device=str(run.device), precision="fp32", self_ensemble=False)
-    scores = []
+    scores: list[Scores] = []
+    crops: list[list[Tensor]] = []
     paths = benchmark.paths()
     with_refs = run.model.merges_refs and bool(targets_among(paths))
     for path in paths:
@@ -223,6 +228,11 @@ def _scored(run: Run, benchmark: Benchmark, scale: int) -> Scores:
         refs = choose_references("all", paths, path)[0] if with_refs else None
         sr = to_tensor(upscaler(sample.lr, refs=refs).pixels)
         scores.append(score(sr, sample.hr, scale, PROTOCOLS[benchmark.protocol]))
+        if len(crops) < SHOWN:
+            plain = resize(to_tensor(sample.lr.pixels), *sample.hr.shape[-2:])
+            crops.append([middle(image) for image in (plain, sr, sample.hr)])
+    if run.journal:
+        run.journal.keep_crops(run.step, scale, crops)
     return Scores(fmean(item.psnr for item in scores), fmean(item.ssim for item in scores))
 
 
@@ -248,6 +258,7 @@ def _prepare_lesson(run: Run, benchmark: Benchmark) -> Generator[Started | Prepa
         if run.group.leads:
             make_folder(run.out)
             write_atomically(run.out / CONFIG, _as_json(config).encode())
+            run.journal = Journal(run.out, run.step)
         learned = sum(parameter.numel() for parameter in run.learned)
         note = None
         if run.model.merges_refs and not targets_among(benchmark.paths()):

@@ -17,6 +17,7 @@ from refsr_cli.inference.device import pick_precision
 from refsr_cli.inference.memory import is_out_of_memory
 from refsr_cli.models import MODELS, SRModel, build, numbers_of
 from refsr_cli.training.group import Group
+from refsr_cli.training.journal import Journal
 from refsr_cli.training.lessons import Lesson
 from refsr_cli.weights.files import save_weights
 from refsr_cli.weights.store import load_model
@@ -46,6 +47,8 @@ class Run:
         self.config, self.group, self.device, self.out = config, group, group.device, out
         self.step, self.skipped, self.best = 0, 0, -math.inf
         self.lesson: Lesson | None = None
+        self.journal: Journal | None = None
+        """Where this is the process that writes."""
         self._lesson_state: dict[str, Any] | None = None
         self._losses: list[dict[str, Tensor]] = []
         self._usual, self._in_a_row = math.nan, 0
