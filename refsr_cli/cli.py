@@ -11,7 +11,16 @@ from typing import Annotated, Any
 import typer
 
 from refsr_cli import __version__
-from refsr_cli.config import EvaluateConfig, Precision, Schedule, TrainConfig, UpscaleConfig, resumed
+from refsr_cli.config import (
+    ConvertConfig,
+    EvaluateConfig,
+    InspectConfig,
+    Precision,
+    Schedule,
+    TrainConfig,
+    UpscaleConfig,
+    resumed,
+)
 from refsr_cli.console import Display
 from refsr_cli.errors import BadSetting, RefsrError
 from refsr_cli.recipes import settings_of
@@ -400,3 +409,55 @@ def models(as_json: Json = False) -> None:
     from refsr_cli.tasks.catalog import list_models
 
     _run(Display(as_json=as_json), list_models)
+
+
+weights_app = typer.Typer(name="weights", help="Look at weight files, and make ours of others.", no_args_is_help=True)
+app.add_typer(weights_app)
+WeightFile = Annotated[str, typer.Argument(metavar="FILE", help="Weight file, id, or hub repository.")]
+FileScale = Annotated[
+    int | None, typer.Option("--scale", "-s", help="Which file of a hub repository is meant.", show_default="4")
+]
+
+
+@weights_app.command("inspect")
+def inspect_weights(
+    context: typer.Context,
+    weights: WeightFile,
+    scale: FileScale = InspectConfig.scale,
+    flavour: Flavour = InspectConfig.flavour,
+    res_scale: ResScale = InspectConfig.res_scale,
+    as_json: Json = False,
+) -> None:
+    """Say what a weight file is: its net, its scale, where its layout comes from. No code in it is run."""
+    display = Display(as_json=as_json)
+    with _reporting(display):
+        config = InspectConfig(**_settings(context))
+    from refsr_cli.tasks.weights import inspect as run
+
+    _run(display, lambda: run(config, display.download))
+
+
+@weights_app.command("convert")
+def convert_weights(
+    context: typer.Context,
+    weights: WeightFile,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write.", show_default="FILE.safetensors")
+    ] = ConvertConfig.output,
+    half: Annotated[bool, typer.Option("--half", help="16-bit numbers: half as large.")] = ConvertConfig.half,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there.")
+    ] = ConvertConfig.overwrite,
+    scale: FileScale = ConvertConfig.scale,
+    flavour: Flavour = ConvertConfig.flavour,
+    res_scale: ResScale = ConvertConfig.res_scale,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a published weight file as one of ours: safetensors that say what net they are for."""
+    display = Display(as_json=as_json, quiet=quiet)
+    with _reporting(display):
+        config = ConvertConfig(**_settings(context))
+    from refsr_cli.tasks.weights import convert as run
+
+    _run(display, lambda: run(config, display.download))

@@ -125,6 +125,34 @@ class EvaluateConfig(NetConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class InspectConfig:
+    """`refsr weights inspect`."""
+
+    weights: str
+    """File, manifest id, or hub repository."""
+    scale: int | None = None
+    """Which file of a repository is meant."""
+    flavour: str | None = None
+    """Layout of a published weight file where its keys do not tell."""
+    res_scale: float | None = None
+    """Residual scaling of a published weight file, which does not say it itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig(InspectConfig):
+    """`refsr weights convert`."""
+
+    output: Path | None = None
+    """Beside the file, ending in .safetensors, when None."""
+    half: bool = False
+    """Float16: half as large."""
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        _require(self.output is None or self.output.suffix == ".safetensors", "--output must end in .safetensors")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """`refsr train`. The defaults of the optimiser are those of the EDSR paper."""
 

@@ -294,6 +294,21 @@ def _model(display: Display, record: dict[str, Any]) -> None:
     display.line(f"[bold]{escape(record['name']):<16}[/bold] {sizes}  [dim]{'; '.join(where)}[/dim]")
 
 
+def _inspected(display: Display, record: dict[str, Any]) -> None:
+    scales = ", ".join(f"x{scale}" for scale in record["scales"])
+    display.line(f"{escape(str(record['path']))}: {record['model']} {scales}, {record['parameters']:,} parameters")
+    layout = "written by refsr" if record["layout"] == "refsr" else f"read as {record['layout']}"
+    licence = f", {record['licence']}" if record["licence"] else ""
+    display.line(f"{layout}, {record['bytes']:,} bytes, sha256 {record['sha256']}{licence}")
+    for name, value in {**record["config"], **record["metadata"]}.items():
+        display.line(f"  {escape(str(name))}: {escape(str(value))}")
+
+
+def _converted(display: Display, record: dict[str, Any]) -> None:
+    named = escape(str(record["path"]))
+    display.line(f"{named}: {record['model']} x{record['scale']}, {record['bytes']:,} bytes, from {record['layout']}")
+
+
 _SHOWN: dict[str, Callable[[Display, dict[str, Any]], None]] = {
     "progress": Display.progress,
     "using": _using,
@@ -312,4 +327,6 @@ _SHOWN: dict[str, Callable[[Display, dict[str, Any]], None]] = {
     "validation": _validation,
     "finished": _finished,
     "model": _model,
+    "inspected": _inspected,
+    "converted": _converted,
 }

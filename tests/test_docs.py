@@ -27,12 +27,16 @@ def commands_in(document: Path) -> list[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_command_shown_exists(document):
-    known = typer.main.get_command(app).commands
     for line in commands_in(document):
         _, name, *arguments = shlex.split(line.replace("\\", "/"))
+        known = typer.main.get_command(app).commands
         if name.startswith("-"):
             continue
         assert name in known, line
+        if hasattr(known[name], "commands"):
+            known = known[name].commands
+            name, *arguments = arguments
+            assert name in known, line
         options = {
             option for parameter in known[name].params for option in (*parameter.opts, *parameter.secondary_opts)
         }

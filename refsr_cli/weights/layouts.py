@@ -68,6 +68,30 @@ def sibling_config(path: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
+# What every family asks of a file
+
+
+def _kernel(path: Path, tensors: Tensors, key: str) -> Tensor:
+    """The weight of a convolution. Raises BadWeights where it is missing or none."""
+    kernel = tensors.get(key)
+    if kernel is None or kernel.dim() != 4 or not kernel.numel():
+        raise BadWeights(f"{path} cannot be read: {key} is {'missing' if kernel is None else 'no convolution'}")
+    return kernel
+
+
+def _first(path: Path, tensors: Tensors, key: str, channels: tuple[int, ...] = (3,)) -> Tensor:
+    """The weight of the first layer. Raises BadWeights where it does not take an image."""
+    head = _kernel(path, tensors, key)
+    if head.shape[1] not in channels:
+        raise BadWeights(f"{path} is not for RGB images: {key} is {tuple(head.shape)}")
+    return head
+
+
+def _count(tensors: Tensors, key: Callable[[int], str]) -> int:
+    """How many of the layers numbered by `key` there are."""
+    return next(number for number in range(len(tensors) + 1) if key(number) not in tensors)
+
+
 # EDSR and MDSR
 
 _EDSR_PYTORCH = _rename(
@@ -173,27 +197,6 @@ def _mdsr(path: Path, tensors: Tensors, res_scale: float | None) -> Contents:
     config |= _edsr_pixels(path, tensors)
     name = "mdsr-baseline" if blocks == MODELS["mdsr-baseline"].config.blocks else "mdsr"
     return Contents(name, 4, config, _MDSR, ("sub_mean.", "add_mean."))
-
-
-def _kernel(path: Path, tensors: Tensors, key: str) -> Tensor:
-    """The weight of a convolution. Raises BadWeights where it is missing or none."""
-    kernel = tensors.get(key)
-    if kernel is None or kernel.dim() != 4 or not kernel.numel():
-        raise BadWeights(f"{path} cannot be read: {key} is {'missing' if kernel is None else 'no convolution'}")
-    return kernel
-
-
-def _first(path: Path, tensors: Tensors, key: str, channels: tuple[int, ...] = (3,)) -> Tensor:
-    """The weight of the first layer. Raises BadWeights where it does not take an image."""
-    head = _kernel(path, tensors, key)
-    if head.shape[1] not in channels:
-        raise BadWeights(f"{path} is not for RGB images: {key} is {tuple(head.shape)}")
-    return head
-
-
-def _count(tensors: Tensors, key: Callable[[int], str]) -> int:
-    """How many of the layers numbered by `key` there are."""
-    return next(number for number in range(len(tensors) + 1) if key(number) not in tensors)
 
 
 # SRResNet

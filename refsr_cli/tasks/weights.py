@@ -1,0 +1,89 @@
+"""Weight files: what they are, and ours made of others."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from refsr_cli.config import ConvertConfig, InspectConfig
+from refsr_cli.errors import BadSetting
+from refsr_cli.weights.files import Loaded, save_weights
+from refsr_cli.weights.formats import load_any
+from refsr_cli.weights.hub import Progress, digest
+from refsr_cli.weights.manifest import WeightRecord
+from refsr_cli.weights.store import find_weights
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What a weight file is."""
+
+    path: Path
+    bytes: int
+    sha256: str
+    layout: str
+    """`refsr`, or a key of PUBLISHED."""
+    model: str
+    scales: list[int]
+    parameters: int
+    config: dict[str, Any]
+    """The numbers of the net."""
+    metadata: dict[str, str]
+    """What else the file says of itself, or how it was read."""
+    licence: str | None
+    """Where the file is one that refsr knows."""
+    kind: str = "inspected"
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A file of ours that was written."""
+
+    path: Path
+    bytes: int
+    model: str
+    scale: int
+    layout: str
+    """Of the file that it was made of."""
+    kind: str = "converted"
+
+
+def inspect(config: InspectConfig, on_progress: Progress | None = None) -> Iterator[Inspected]:
+    """One record. Raises BadWeights for a file that cannot be used, with the reason."""
+    path, record, loaded = _load(config, on_progress)
+    model = loaded.model
+    yield Inspected(
+        path,
+        path.stat().st_size,
+        digest(path),
+        loaded.metadata.get("source", "refsr"),
+        loaded.name,
+        list(model.scales) if model.multi_scale else [model.scale],
+        sum(parameter.numel() for parameter in model.parameters()),
+        asdict(model.config),
+        {key: text for key, text in loaded.metadata.items() if key not in ("format", "model", "scale", "config")},
+        record.license if record else None,
+    )
+
+
+def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Iterator[Converted]:
+    """Writes one file. Raises BadWeights for a file that cannot be used, and BadSetting for one that is there."""
+    path, _, loaded = _load(config, on_progress)
+    out = config.output or path.with_suffix(".safetensors")
+    if out.exists() and (out.samefile(path) or not config.overwrite):
+        how = "give another --output" if out.samefile(path) else "--overwrite replaces it"
+        raise BadSetting(f"{out} is there already; {how}")
+    kept = {key: text for key, text in loaded.metadata.items() if key in ("source", "res_scale", "step")}
+    save_weights(out, loaded.model, loaded.name, kept, torch.float16 if config.half else None)
+    layout = loaded.metadata.get("source", "refsr")
+    yield Converted(out, out.stat().st_size, loaded.name, loaded.model.scale, layout)
+
+
+def _load(config: InspectConfig, on_progress: Progress | None) -> tuple[Path, WeightRecord | None, Loaded]:
+    found = find_weights(None, config.scale, config.weights, on_progress=on_progress)
+    record = found.record
+    flavour = config.flavour or (record.flavour if record else None)
+    res_scale = config.res_scale if config.res_scale is not None else (record.res_scale if record else None)
+    return found.path, record, load_any(found.path, flavour=flavour, res_scale=res_scale)

@@ -1,0 +1,77 @@
+"""`refsr weights`: what a file is, and ours made of others."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from refsr_cli.cli import app
+from refsr_cli.config import ConvertConfig, InspectConfig
+from refsr_cli.errors import BadSetting
+from refsr_cli.models import build
+from refsr_cli.tasks.weights import convert, inspect
+from refsr_cli.weights.files import load_weights
+from refsr_cli.weights.layouts import PUBLISHED
+
+
+@pytest.fixture
+def published(tmp_path) -> Path:
+    """An MDSR as its authors' code names its tensors, inside a checkpoint."""
+    naming = PUBLISHED["mdsr"].read
+    model = build("mdsr", 4, {"blocks": 2})
+    assert naming is not None
+    theirs = naming(tmp_path, {"head.0.weight": torch.zeros(64, 3, 3, 3)}, None).naming
+    path = tmp_path / "mdsr.pt"
+    torch.save({"state_dict": {f"module.{theirs(key)}": value for key, value in model.state_dict().items()}}, path)
+    return path
+
+
+def test_what_a_file_is(published):
+    (found,) = inspect(InspectConfig(weights=str(published)))
+    assert (found.model, found.layout, found.scales) == ("mdsr", "mdsr", [2, 3, 4])
+    assert found.config["blocks"] == 2 and found.bytes == published.stat().st_size
+    (ours,) = inspect(InspectConfig(weights="edsr-baseline-x4"))
+    assert (ours.model, ours.layout, ours.scales, ours.parameters) == ("edsr-baseline", "refsr", [4], 1_517_571)
+    assert ours.licence == "Apache-2.0"
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_ours_made_of_theirs_is_the_same_net(published, half):
+    (done,) = convert(ConvertConfig(weights=str(published), half=half))
+    assert done.path == published.with_suffix(".safetensors")
+    whole = torch.load(published, weights_only=True)["state_dict"]
+    made = load_weights(done.path)
+    assert (made.name, made.metadata["source"], asdict(made.model.config)["blocks"]) == ("mdsr", "mdsr", 2)
+    largest = max(float(value.abs().max()) for value in whole.values())
+    tolerance = 2**-11 * largest if half else 0.0
+    for theirs, value in zip(whole.values(), made.model.state_dict().values(), strict=True):
+        torch.testing.assert_close(value, theirs, rtol=0, atol=tolerance)
+    with pytest.raises(BadSetting, match="--overwrite replaces it"):
+        list(convert(ConvertConfig(weights=str(published))))
+    (again,) = convert(ConvertConfig(weights=str(published), overwrite=True))
+    assert again.bytes >= done.bytes
+    with pytest.raises(BadSetting, match="another --output"):
+        list(convert(ConvertConfig(weights=str(again.path), overwrite=True)))
+    with pytest.raises(BadSetting, match=r"end in \.safetensors"):
+        ConvertConfig(weights=str(published), output=Path("a.pt"))
+
+
+class Whole(torch.nn.Module):
+    """A net that somebody pickled as it was."""
+
+
+def test_on_the_command_line(published, tmp_path):
+    run = CliRunner().invoke
+    told = run(app, ["weights", "inspect", str(published)])
+    assert told.exit_code == 0 and "mdsr x2, x3, x4" in told.output and "blocks: 2" in told.output
+    record = json.loads(run(app, ["weights", "inspect", "--json", str(published)]).stdout)
+    assert record["config"]["res_scale"] == 1.0 and len(record["sha256"]) == 64
+    made = run(app, ["weights", "convert", str(published), "-o", str(tmp_path / "out.safetensors"), "--half"])
+    assert made.exit_code == 0 and (tmp_path / "out.safetensors").exists()
+    torch.save({"model": Whole()}, tmp_path / "whole.pth")
+    refused = run(app, ["weights", "inspect", str(tmp_path / "whole.pth")])
+    assert refused.exit_code != 0 and "Whole" in refused.output and "state_dict" in refused.output
+    assert "Traceback" not in refused.output
