@@ -16,6 +16,7 @@ from refsr_cli.config import (
     EvaluateConfig,
     InspectConfig,
     Precision,
+    PrepareConfig,
     Schedule,
     TrainConfig,
     UpscaleConfig,
@@ -312,24 +313,45 @@ def train(
         typer.Option("--set", metavar="NAME=VALUE", help="Another number of the net, such as blocks=8; repeatable."),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder of photos.", show_default="DIV2K under the data root")
+        Path | None,
+        typer.Option(
+            help="Folder of photos, or an LMDB file made by `refsr prepare`.", show_default="DIV2K under the data root"
+        ),
     ] = TrainConfig.data,
+    lr_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of their low-resolution images.", show_default="made from the photos"),
+    ] = TrainConfig.lr_dir,
+    data_range: Annotated[
+        str | None,
+        typer.Option(metavar="A-B/C-D", help="Numbers of the photos to train and to validate on: 1-800/801-900."),
+    ] = TrainConfig.data_range,
+    stream: Annotated[
+        bool | None,
+        typer.Option(
+            "--stream/--no-stream",
+            help="Read photos as they are needed instead of keeping them in memory.",
+            show_default="with thousands of them",
+        ),
+    ] = TrainConfig.stream,
     pairs: Annotated[
         Path | None,
-        typer.Option(help="Folder of pictures with references: CUFED's or CUFED5's layout, or a folder a scene."),
+        typer.Option(help="For refnet: pictures with references, in CUFED's or CUFED5's layout, or a folder a scene."),
     ] = TrainConfig.pairs,
-    samples: Annotated[int, typer.Option(help="Windows with references to prepare.")] = TrainConfig.samples,
+    samples: Annotated[int, typer.Option(help="For refnet: windows with references to prepare.")] = TrainConfig.samples,
     foreign: Annotated[
-        float, typer.Option(help="Part of them whose references show another scene.")
+        float, typer.Option(help="For refnet: part of them whose references show another scene.")
     ] = TrainConfig.foreign,
     prepared: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for what is prepared; other trainings use it too.", show_default="in the run directory"
+            help="For refnet: folder for what is prepared; other trainings use it too.",
+            show_default="in the run directory",
         ),
     ] = TrainConfig.prepared,
     workers: Annotated[
-        int | None, typer.Option(help="Processes that prepare.", show_default="one a processor")
+        int | None,
+        typer.Option(help="Processes that prepare, or read photos as they are needed.", show_default="one a processor"),
     ] = TrainConfig.workers,
     val: Annotated[
         str | None, typer.Option(help="Test set to score on as it goes: a name or a folder.")
@@ -399,6 +421,31 @@ def train(
         else:
             raise BadSetting("give --model, see `refsr models`, or --recipe, or --resume")
     from refsr_cli.tasks.train import train as run
+
+    _run(display, lambda: run(config))
+
+
+@app.command()
+def prepare(
+    context: typer.Context,
+    data: Annotated[Path, typer.Argument(help="Folder of photos.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="LMDB file to write.")],
+    side: Annotated[int, typer.Option(help="Side of the squares, in pixels.")] = PrepareConfig.side,
+    step: Annotated[int, typer.Option(help="From one square to the next, in pixels.")] = PrepareConfig.step,
+    data_range: Annotated[
+        str | None, typer.Option(metavar="A-B", help="Numbers of the photos to take: 1-800.")
+    ] = PrepareConfig.data_range,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there.")
+    ] = PrepareConfig.overwrite,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Cut photos into squares and keep them in one LMDB file, for `refsr train --data`."""
+    display = Display(as_json=as_json, quiet=quiet)
+    with _reporting(display):
+        config = PrepareConfig(**_settings(context))
+    from refsr_cli.tasks.prepare import prepare as run
 
     _run(display, lambda: run(config))
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,6 +15,24 @@ Schedule = Literal["constant", "step", "cosine"]
 
 CONFIG = "config.json"
 """Name of the settings in a run directory."""
+
+
+Span = tuple[int, int]
+"""First and last of a range of numbers."""
+
+
+def _spans(text: str | None) -> tuple[Span | None, Span | None]:
+    """`1-800/801-900` as two ranges; the second may be missing."""
+    if text is None:
+        return None, None
+    match = re.fullmatch(r"(\d+)-(\d+)(?:/(\d+)-(\d+))?", text)
+    numbers = [int(number) for number in (match.groups() if match else ()) if number]
+    spans = list(zip(numbers[::2], numbers[1::2], strict=True))
+    _require(
+        bool(spans) and all(first <= last for first, last in spans),
+        f"--data-range is such as 1-800/801-900, not '{text}'",
+    )
+    return spans[0], spans[1] if len(spans) == 2 else None
 
 
 def _require(condition: bool, message: str) -> None:
@@ -164,6 +183,13 @@ class TrainConfig:
     """Changes of the net's own numbers, each `name=value`."""
     data: Path | None = None
     """Folder of training photos; DIV2K under the data root, else the packaged trial photos when None."""
+    lr_dir: Path | None = None
+    """Folder of their low-resolution images, with a folder X2, X3, X4 for each scale or without; they are made from the
+    photos when None."""
+    data_range: str | None = None
+    """Numbers of the photos to train on, and after a stroke of those to validate on: `1-800/801-900`."""
+    stream: bool | None = None
+    """Whether photos are read as they are needed; None is when there are thousands of them, or an LMDB file."""
     data_root: Path | None = None
     pairs: Path | None = None
     """Folder of pictures with references, for nets that merge them."""
@@ -175,7 +201,7 @@ class TrainConfig:
     """Folder for what is prepared, which trainings on the same windows use again; `samples` in the run directory when
     None."""
     workers: int | None = None
-    """Processes that prepare; one a processor when None."""
+    """Processes that prepare windows, or read photos as they are needed; one a processor when None."""
     val: str | None = None
     """Benchmark name or folder that is scored as the training goes on; the packaged trial photos when None."""
     out: Path | None = None
@@ -235,6 +261,44 @@ class TrainConfig:
         _require(0 <= self.ema < 1, f"--ema must be at least 0 and below 1, not {self.ema}")
         _require(0 <= self.seed < 2**63, f"--seed must be at least 0 and below 2^63, not {self.seed}")
         _require(self.warmup >= 0 and self.clip >= 0, "--warmup and --clip must not be negative")
+        _ = self.train_range, self.val_range
+
+    @property
+    def train_range(self) -> Span | None:
+        """First and last number of the photos to train on."""
+        return _spans(self.data_range)[0]
+
+    @property
+    def val_range(self) -> Span | None:
+        """First and last number of the images to validate on."""
+        return _spans(self.data_range)[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """`refsr prepare`."""
+
+    data: Path
+    """Folder of photos."""
+    output: Path
+    """The LMDB file."""
+    side: int = 480
+    """Of the squares that photos are cut into, and `step` from one to the next, in pixels."""
+    step: int = 240
+    data_range: str | None = None
+    """Numbers of the photos that are taken, such as 1-800."""
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        _require(self.output.suffix == ".lmdb", f"--output must end in .lmdb, not {self.output.name}")
+        _require(self.side >= 16, f"--side must be at least 16, not {self.side}")
+        _require(self.step >= 1, f"--step must be at least 1, not {self.step}")
+        _ = self.span
+
+    @property
+    def span(self) -> Span | None:
+        """First and last number of the photos."""
+        return _spans(self.data_range)[0]
 
 
 def resumed(folder: Path, changes: dict[str, Any]) -> TrainConfig:
@@ -246,7 +310,9 @@ def resumed(folder: Path, changes: dict[str, Any]) -> TrainConfig:
     try:
         saved = dict(json.loads(file.read_text("utf-8")))
         paths = {
-            name: Path(saved[name]) for name in ("data", "data_root", "out", "pairs", "prepared") if saved.get(name)
+            name: Path(saved[name])
+            for name in ("data", "lr_dir", "data_root", "out", "pairs", "prepared")
+            if saved.get(name)
         }
         saved["numbers"] = tuple(saved["numbers"])
         return TrainConfig(**{**saved, **paths, **changes, "resume": folder})

@@ -294,6 +294,15 @@ def _model(display: Display, record: dict[str, Any]) -> None:
     display.line(f"[bold]{escape(record['name']):<16}[/bold] {sizes}  [dim]{'; '.join(where)}[/dim]")
 
 
+def _cutting(display: Display, record: dict[str, Any]) -> None:
+    skipped = f" ({record['skipped']} cannot be read)" if record["skipped"] else ""
+    display.line(
+        f"{record['done']:,} of {record['count']:,} photos{skipped} cut into {record['kept']:,} squares, "
+        + (f"about {_duration(record['remaining_seconds'])} to go" if record["done"] < record["count"] else "")
+        + (f"in {escape(str(record['path']))}" if record["done"] == record["count"] else "")
+    )
+
+
 def _inspected(display: Display, record: dict[str, Any]) -> None:
     scales = ", ".join(f"x{scale}" for scale in record["scales"])
     display.line(f"{escape(str(record['path']))}: {record['model']} {scales}, {record['parameters']:,} parameters")
@@ -329,4 +338,5 @@ _SHOWN: dict[str, Callable[[Display, dict[str, Any]], None]] = {
     "model": _model,
     "inspected": _inspected,
     "converted": _converted,
+    "cutting": _cutting,
 }

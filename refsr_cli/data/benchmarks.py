@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from refsr_cli.data.degrade import degrade_bicubic, modcrop
-from refsr_cli.data.folders import find_images
+from refsr_cli.data.folders import find_images, numbered
 from refsr_cli.data.reference_sets import targets_among
 from refsr_cli.data.remote import Fetching, Remote, fetch_set
 from refsr_cli.errors import BadData, BadSetting
@@ -113,11 +113,15 @@ class Benchmark:
     """How many images the published set has."""
     lr_dir: Path | None = None
     """Folder of low-resolution images; they are made from the high-resolution ones when None."""
+    span: tuple[int, int] | None = None
+    """Only files whose number is within this range."""
 
     def paths(self) -> list[Path]:
         """The high-resolution files in order of name; in a set with references not those. Raises BadData when there is
         none."""
         found = find_images(self.folder)
+        if self.span:
+            found = numbered(found, self.span)
         return (targets_among(found) or found)[: self.limit]
 
     def name_of(self, path: Path) -> str:
@@ -134,7 +138,7 @@ class Benchmark:
         picture = read_image(path)
         hr = to_tensor(picture.pixels)[:, : picture.pixels.shape[2]]
         if self.lr_dir:
-            lr = replace(read_image(_lr_file(self.lr_dir, path, scale)), alpha=None)
+            lr = replace(read_image(lr_file(self.lr_dir, path, scale)), alpha=None)
             height, width = lr.height * scale, lr.width * scale
             if not (0 <= hr.shape[2] - height < _LARGEST_CROP and 0 <= hr.shape[3] - width < _LARGEST_CROP):
                 raise BadData(
@@ -159,7 +163,7 @@ def _shrunk(hr: Tensor, scale: int) -> Picture:
     return Picture(pixels, None, "png", None, None, None)
 
 
-def _lr_file(folder: Path, hr: Path, scale: int) -> Path:
+def lr_file(folder: Path, hr: Path, scale: int) -> Path:
     """The low-resolution file of `hr`: of the same name, or with the scale after it as DIV2K has it (0801x4.png)."""
     for stem in (hr.stem, f"{hr.stem}x{scale}", f"{hr.stem}_x{scale}", f"{hr.stem}X{scale}"):
         for suffix in dict.fromkeys((hr.suffix, *FORMATS)):

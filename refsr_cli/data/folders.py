@@ -1,6 +1,8 @@
 """Folders of images."""
 
 import glob
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from refsr_cli.errors import BadData
@@ -37,3 +39,14 @@ def find_images(folder: Path) -> list[Path]:
     if not found:
         raise BadData(f"{folder} holds no image ({', '.join(FORMATS)})")
     return found
+
+
+def numbered(paths: Sequence[Path], span: tuple[int, int]) -> list[Path]:
+    """Those whose names begin with a number within `span`, both ends with it: `0801.png`, `0801x4.png`. Raises BadData
+    where there is none."""
+    numbers = {path: re.match(r"\d+", path.name) for path in paths}
+    first, last = span
+    chosen = [path for path, number in numbers.items() if number and first <= int(number[0]) <= last]
+    if not chosen:
+        raise BadData(f"no file beside {paths[0]} has a number from {first} to {last}")
+    return chosen

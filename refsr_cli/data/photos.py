@@ -1,7 +1,7 @@
 """Training photos decoded once into one block of bytes; crops are gathered from it wherever it lies, CPU or GPU."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +9,9 @@ from torch import Tensor
 
 from refsr_cli.data.degrade import degrade_bicubic, modcrop
 from refsr_cli.errors import BadData
+
+_LARGEST_CROP = 24
+"""Fewer pixels than this may a given low-resolution image show beyond its photo, which is cropped to a multiple."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +55,35 @@ class _Block:
 class PhotoSet:
     """Pairs of crops from photos that are all in memory, for one scale or several."""
 
-    def __init__(self, photos: Iterable[Tensor], scales: Sequence[int], patch: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        photos: Sequence[Tensor],
+        scales: Sequence[int],
+        patch: int,
+        device: torch.device,
+        given: Sequence[Mapping[int, Tensor]] | None = None,
+    ) -> None:
         """`photos` are (3, H, W) uint8; those smaller than a crop of `patch` low-resolution pixels are left out.
 
-        The low-resolution images are made from whole photos, so that a crop has no border of its own.
-        Raises BadData when no photo is left.
+        The low-resolution images are made from whole photos, so that a crop has no border of its own, unless they are
+        `given`: for each photo those of each scale, which begin at its upper left corner.
+        Raises BadData when no photo is left, and for a low-resolution image that is not of its photo's size.
         """
         side = max(scales) * patch
-        images = [modcrop(photo, math.lcm(*scales)) for photo in photos]
-        images = [image for image in images if min(image.shape[1:]) >= side]
+        cropped = [modcrop(photo, math.lcm(*scales)) for photo in photos]
+        large = [number for number, image in enumerate(cropped) if min(image.shape[1:]) >= side]
+        images = [cropped[number] for number in large]
         if not images:
             raise BadData(f"no photo is as large as a crop of {side} pixels; give larger photos or a smaller patch")
         self.count, self.patch = len(images), patch
         self._hr = _Block.of(images, device)
-        self._lr = {scale: _Block.of([_shrunk(image, scale, device) for image in images], device) for scale in scales}
+        self._lr = {}
+        for scale in scales:
+            if given is None:
+                small = [_shrunk(image, scale, device) for image in images]
+            else:
+                small = [_fitted(given[number][scale], cropped[number], scale) for number in large]
+            self._lr[scale] = _Block.of(small, device)
         area = (self._hr.height * self._hr.width).cpu().double()
         self._share = area / area.sum()
 
@@ -91,7 +109,7 @@ class PhotoSet:
         image, top, left = (x.view(candidates, size)[:, part] for x in self._draw(lr, size * candidates, generator))
         if candidates > 1:
             crops = lr.crops(image.flatten(), top.flatten(), left.flatten(), self.patch)
-            best = _detail(crops).view(image.shape).argmax(0, keepdim=True)
+            best = detail(crops).view(image.shape).argmax(0, keepdim=True)
             image, top, left = (x.gather(0, best) for x in (image, top, left))
         small = lr.crops(image[0], top[0], left[0], self.patch)
         large = self._hr.crops(image[0], top[0] * scale, left[0] * scale, self.patch * scale)
@@ -105,7 +123,18 @@ def _shrunk(image: Tensor, scale: int, device: torch.device) -> Tensor:
     return lr.mul(255).round().to(torch.uint8).cpu()
 
 
-def _detail(x: Tensor) -> Tensor:
+def _fitted(lr: Tensor, hr: Tensor, scale: int) -> Tensor:
+    """The part of a given low-resolution image that shows `hr`. Raises BadData for one of another size."""
+    height, width = (size // scale for size in hr.shape[1:])
+    if not (0 <= lr.shape[1] - height < _LARGEST_CROP and 0 <= lr.shape[2] - width < _LARGEST_CROP):
+        raise BadData(
+            f"a photo of {hr.shape[2]}x{hr.shape[1]} has a low-resolution image of {lr.shape[2]}x{lr.shape[1]}: "
+            f"that is not scale {scale}"
+        )
+    return lr[:, :height, :width]
+
+
+def detail(x: Tensor) -> Tensor:
     """Mean absolute gradient of each image.   (B, 3, H, W) -> (B,)"""
     return x.diff(dim=-1).abs().mean((1, 2, 3)) + x.diff(dim=-2).abs().mean((1, 2, 3))
 
@@ -117,3 +146,21 @@ def dihedral(x: Tensor, turns: Tensor) -> Tensor:
     x = torch.where((flags & 4).bool(), x.transpose(-1, -2), x)
     x = torch.where((flags & 2).bool(), x.flip(-2), x)
     return torch.where((flags & 1).bool(), x.flip(-1), x)
+
+
+class PhotoDraws:
+    """Batches of one size from a `PhotoSet`."""
+
+    def __init__(self, photos: PhotoSet, size: int, candidates: int = 1, part: slice = slice(None)) -> None:
+        self.photos, self.size, self.candidates, self.part = photos, size, candidates, part
+
+    def draw(self, scale: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The next batch, as `PhotoSet.batch` gives it."""
+        return self.photos.batch(self.size, scale, generator, self.candidates, self.part)
+
+    def state_dict(self) -> dict[str, int]:
+        """Nothing: the generator knows where it stands."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Nothing is taken up."""

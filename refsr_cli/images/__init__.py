@@ -5,6 +5,7 @@ become the `(1, 3, H, W)` float RGB in [0, 1] that nets take, and come back, win
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -105,17 +106,7 @@ def read_image(path: Path, *, allow_large: bool = False) -> Picture:
     8 and 16 bits per sample stay as they are, fewer become 8; grey stays grey; palettes become RGB; CMYK and LAB become
     8-bit sRGB. Raises BadImage when it cannot be read, or has more than `LARGE` pixels and not `allow_large`.
     """
-    try:
-        data, format = _read_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return _decode_tiff(data, allow_large) if format == "tiff" else _decode(data, format, allow_large)
-    except BadImage as error:
-        raise BadImage(f"{path} {error}") from error.__cause__
-    except MemoryError as error:
-        raise OutOfMemory(f"not enough memory to read {path}") from error
-    except Exception as error:  # a damaged file may raise anything from within a decoder
-        raise BadImage(f"{path} cannot be read: it is cut short or damaged ({error})") from error
+    return _read(str(path), lambda: _read_file(path), allow_large)
 
 
 def read_rgb8(path: Path) -> Tensor:
@@ -123,8 +114,32 @@ def read_rgb8(path: Path) -> Tensor:
 
     Raises BadImage like `read_image`.
     """
-    channels = eight_bits.rounded(read_image(path).pixels).transpose(2, 0, 1)
+    return _as_rgb8(read_image(path))
+
+
+def decode_rgb8(data: bytes, name: str) -> Tensor:
+    """`read_rgb8` of a file's content, called `name` in messages."""
+    return _as_rgb8(_read(name, lambda: (data, _format_of(data[:32])), allow_large=False))
+
+
+def _as_rgb8(picture: Picture) -> Tensor:
+    channels = eight_bits.rounded(picture.pixels).transpose(2, 0, 1)
     return torch.from_numpy(np.array(np.broadcast_to(channels, (3, *channels.shape[1:])), order="C"))
+
+
+def _read(name: str, content: Callable[[], tuple[bytes, str]], allow_large: bool) -> Picture:
+    """The picture of what `content` gives: the bytes of a file, and its format."""
+    try:
+        data, format = content()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _decode_tiff(data, allow_large) if format == "tiff" else _decode(data, format, allow_large)
+    except BadImage as error:
+        raise BadImage(f"{name} {error}") from error.__cause__
+    except MemoryError as error:
+        raise OutOfMemory(f"not enough memory to read {name}") from error
+    except Exception as error:  # a damaged file may raise anything from within a decoder
+        raise BadImage(f"{name} cannot be read: it is cut short or damaged ({error})") from error
 
 
 # Below, a BadImage holds the end of a sentence that begins with the path.

@@ -5,24 +5,21 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
-import torch
 from torch import Tensor
 
 from refsr_cli.config import CONFIG, TrainConfig
 from refsr_cli.data.benchmarks import Benchmark, find_training_photos, open_benchmark, trial_photos
-from refsr_cli.data.folders import find_images
 from refsr_cli.data.pairs import PairWindows, find_pairs
-from refsr_cli.data.photos import PhotoSet
 from refsr_cli.data.reference_sets import choose_references, targets_among
-from refsr_cli.errors import BadData, BadSetting, RefsrError
+from refsr_cli.errors import BadSetting
 from refsr_cli.files import make_folder, write_atomically
-from refsr_cli.images import read_rgb8, to_tensor
+from refsr_cli.images import to_tensor
 from refsr_cli.inference.device import pick_device
 from refsr_cli.inference.upscaler import Upscaler
 from refsr_cli.layers.resample import resize
@@ -33,6 +30,7 @@ from refsr_cli.training.journal import SHOWN, STEPS, VALIDATION, Journal, middle
 from refsr_cli.training.lessons import Enlarging, Lesson, Merging
 from refsr_cli.training.loop import Clock, interrupts_deferred
 from refsr_cli.training.offers import OfferSet, Preparing, prepare, prepared_folder
+from refsr_cli.training.photos import find_photos, open_photos
 from refsr_cli.training.run import STATE, Run, learning_rate_at
 
 PACE_STEPS = 10
@@ -137,6 +135,7 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
     if (config.pairs or config.prepared) and not run.model.merges_refs:
         raise BadSetting(f"--pairs and --prepared are for nets that merge references, and {config.model} does not")
     benchmark = open_benchmark(config.val, config.data_root) if config.val else trial_photos()
+    benchmark = replace(benchmark, span=config.val_range)
     next(benchmark.samples(config.scale))  # what is wrong with it is said now, not hours later
     run.teach((yield from _prepare_lesson(run, benchmark)))
     begin = saved = time.monotonic()
@@ -268,12 +267,12 @@ def _prepare_lesson(run: Run, benchmark: Benchmark) -> Generator[Started | Prepa
     if not run.model.merges_refs:
         assert data is not None, "pairs are for nets that merge references"
         scales = run.model.scales if run.model.multi_scale else (run.model.scale,)
-        read, skipped = _read_photos(data, config, scales, device)
-        lesson = Enlarging(read, config, run.model, run.group)
-        yield started(read.count, 0, skipped)
+        examples, count, skipped = open_photos(config, data, scales, run.group)
+        lesson = Enlarging(examples, config, run.model, run.group)
+        yield started(count, 0, skipped)
         return lesson
     pairs = find_pairs(config.pairs) if config.pairs else []
-    photos = find_images(data) if data else []
+    photos = find_photos(config, data) if data else []
     yield started(len(photos), len(pairs), 0)
     windows = PairWindows(photos, pairs, config.patch * run.model.scale, config.foreign, config.seed)
     net = run.smoothed.eval()
@@ -283,20 +282,3 @@ def _prepare_lesson(run: Run, benchmark: Benchmark) -> Generator[Started | Prepa
         yield from prepare(windows, net, config.samples, folder, device, workers)
     run.group.wait()
     return Merging(OfferSet(folder, config.samples, device), config, run.group)
-
-
-def _read_photos(
-    folder: Path, config: TrainConfig, scales: Sequence[int], device: torch.device
-) -> tuple[PhotoSet, int]:
-    """The training photos, decoded, and how many files could not be read."""
-    paths = find_images(folder)
-    decoded = []
-    for path in paths:
-        try:
-            decoded.append(read_rgb8(path))
-        except RefsrError:
-            continue
-    if not decoded:
-        raise BadData(f"{folder} holds no image that can be read")
-    photos = PhotoSet(decoded, scales, config.patch, device)
-    return photos, len(paths) - photos.count

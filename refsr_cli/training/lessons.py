@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from refsr_cli.config import TrainConfig
-from refsr_cli.data.photos import PhotoSet
 from refsr_cli.losses import Objective
 from refsr_cli.models import SRModel
 from refsr_cli.training.group import Group
 from refsr_cli.training.offers import OfferSet
+from refsr_cli.training.photos import Examples
 
 _SAFETY = 0.5
 """Weight of the loss for being further from the truth than without references."""
@@ -42,9 +42,9 @@ class Lesson(Protocol):
 class Enlarging:
     """Photos and their low-resolution pictures. A net for several scales is taught one of them at a time."""
 
-    def __init__(self, photos: PhotoSet, config: TrainConfig, model: SRModel, group: Group) -> None:
-        """Raises what `Objective` raises, and BadSetting for a batch that the group cannot share."""
-        self.photos, self.config, self.model, self.part = photos, config, model, group.part(config.batch)
+    def __init__(self, examples: Examples, config: TrainConfig, model: SRModel, group: Group) -> None:
+        """Raises what `Objective` raises."""
+        self.examples, self.config, self.model = examples, config, model
         self._objective = Objective(
             config.loss,
             group.device,
@@ -63,17 +63,18 @@ class Enlarging:
         if self.model.multi_scale:
             self.model.scale = self.model.scales[int(torch.randint(len(self.model.scales), (), generator=generator))]
         scale = self.model.scale
-        lr, hr = self.photos.batch(self.config.batch, scale, generator, self.config.candidates, self.part)
+        lr, hr = self.examples.draw(scale, generator)
         sr = forward(lr.to(memory_format=torch.channels_last)).float()
         border = scale if self.config.fold_tail else 0
         inside = slice(border, hr.shape[-1] - border)
         return self._objective(sr[..., inside, inside], hr[..., inside, inside], learning_rate, generator)
 
     def state_dict(self) -> dict[str, Any]:
-        return self._objective.state_dict()
+        return {"objective": self._objective.state_dict(), "examples": self.examples.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._objective.load_state_dict(state)
+        self._objective.load_state_dict(state["objective"])
+        self.examples.load_state_dict(state["examples"])
 
 
 class Merging:

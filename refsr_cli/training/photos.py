@@ -1,0 +1,105 @@
+"""The photos that a training names, opened in the way that suits them: in memory, or read as they are needed."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from refsr_cli.config import TrainConfig
+from refsr_cli.data.benchmarks import lr_file
+from refsr_cli.data.folders import find_images, numbered
+from refsr_cli.data.lmdb import LmdbPhotos, is_lmdb
+from refsr_cli.data.photos import PhotoDraws, PhotoSet
+from refsr_cli.data.stream import Files, PhotoStream
+from refsr_cli.errors import BadData, BadSetting, RefsrError
+from refsr_cli.images import read_rgb8
+from refsr_cli.training.group import Group
+
+MANY = 4000
+"""Photos above which they are read as they are needed, where it is not said otherwise."""
+
+
+class Examples(Protocol):
+    """Batches of crops."""
+
+    def draw(self, scale: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The next batch: lr (N, 3, h, w) and hr (N, 3, scale*h, scale*w), float in [0, 1]."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where they stand."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from there."""
+        ...
+
+
+def find_photos(config: TrainConfig, data: Path) -> list[Path]:
+    """The photos below `data`, in DIV2K's published layout those for training, within the range that is asked for.
+    Raises BadData."""
+    train = data / "DIV2K_train_HR"
+    paths = find_images(train if train.is_dir() else data)
+    return numbered(paths, config.train_range) if config.train_range else paths
+
+
+def open_photos(config: TrainConfig, data: Path, scales: Sequence[int], group: Group) -> tuple[Examples, int, int]:
+    """The photos in `data`, how many they are, and how many of them could not be used (none, as far as is known, where
+    they are read later). Raises BadData and BadSetting."""
+    part = group.part(config.batch)
+    paths = [] if is_lmdb(data) else find_photos(config, data)
+    streamed = config.stream if config.stream is not None else is_lmdb(data) or len(paths) > MANY
+    if not streamed:
+        if is_lmdb(data):
+            raise BadSetting("--no-stream is for folders; an LMDB file is read as it is needed")
+        photos, skipped = _decoded(config, paths, data, scales, group.device)
+        return PhotoDraws(photos, config.batch, config.candidates, part), photos.count, skipped
+    if config.lr_dir:
+        raise BadSetting("--lr-dir is for photos that are all in memory; give --no-stream, or leave it out")
+    if config.train_range and is_lmdb(data):
+        raise BadSetting("--data-range is for folders, whose files have names")
+    stream = PhotoStream(
+        LmdbPhotos(data) if is_lmdb(data) else Files(paths),
+        scales,
+        config.patch,
+        group.device,
+        batch=config.batch,
+        candidates=config.candidates,
+        part=part,
+        seed=config.seed,
+        workers=config.workers if config.workers is not None else max(1, (os.cpu_count() or 1) // group.world),
+    )
+    return stream, stream.count, 0
+
+
+def _decoded(
+    config: TrainConfig, paths: Sequence[Path], data: Path, scales: Sequence[int], device: torch.device
+) -> tuple[PhotoSet, int]:
+    photos, small = [], []
+    for path in paths:
+        try:
+            photo = read_rgb8(path)
+            its = _given(config.lr_dir, path, scales) if config.lr_dir else {}
+        except BadData:  # a low-resolution file is missing, not damaged
+            raise
+        except RefsrError:
+            continue
+        photos.append(photo)
+        small.append(its)
+    if not photos:
+        raise BadData(f"{data} holds no image that can be read")
+    decoded = PhotoSet(photos, scales, config.patch, device, small if config.lr_dir else None)
+    return decoded, len(paths) - decoded.count
+
+
+def _given(folder: Path, photo: Path, scales: Sequence[int]) -> dict[int, Tensor]:
+    """The low-resolution pictures of a photo. Raises BadData where one is missing."""
+    return {scale: read_rgb8(lr_file(_lr_folder(folder, scale), photo, scale)) for scale in scales}
+
+
+def _lr_folder(folder: Path, scale: int) -> Path:
+    """DIV2K keeps each scale in a folder of its own."""
+    return next((below for below in (folder / f"X{scale}", folder / f"x{scale}") if below.is_dir()), folder)
