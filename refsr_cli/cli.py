@@ -366,6 +366,9 @@ def train(
     init_from: Annotated[
         str | None, typer.Option(help="Weights to start from: file, id, or hub repository.")
     ] = TrainConfig.init_from,
+    init_partly: Annotated[
+        bool, typer.Option("--init-partly", help="Start from any net, as far as its weights fit.")
+    ] = TrainConfig.init_partly,
     steps: Annotated[int, typer.Option(help="Optimiser steps in all.")] = TrainConfig.steps,
     batch: Annotated[int, typer.Option(help="Crops a step.")] = TrainConfig.batch,
     patch: Annotated[int, typer.Option(help="Side of a crop in low-resolution pixels.")] = TrainConfig.patch,

@@ -238,6 +238,8 @@ class TrainConfig:
     """Run directory to continue exactly where it stopped."""
     init_from: str | None = None
     """Weights to start from: file, manifest id, or hub repository."""
+    init_partly: bool = False
+    """Whether the weights of any net are taken as far as they fit."""
     seed: int = 0
     device: str = "auto"
     precision: Precision = "auto"
@@ -261,6 +263,7 @@ class TrainConfig:
         _require(0 <= self.ema < 1, f"--ema must be at least 0 and below 1, not {self.ema}")
         _require(0 <= self.seed < 2**63, f"--seed must be at least 0 and below 2^63, not {self.seed}")
         _require(self.warmup >= 0 and self.clip >= 0, "--warmup and --clip must not be negative")
+        _require(self.init_from is not None or not self.init_partly, "--init-partly says how to --init-from; give that")
         _ = self.train_range, self.val_range
 
     @property
@@ -304,7 +307,7 @@ class PrepareConfig:
 def resumed(folder: Path, changes: dict[str, Any]) -> TrainConfig:
     """The config of an earlier training in `folder`, with `changes`. Raises BadSetting when it is not there, and for
     changes that an earlier training cannot take."""
-    fixed = {"model", "scale", "recipe", "numbers", "out", "init_from", "seed"} & set(changes)
+    fixed = {"model", "scale", "recipe", "numbers", "out", "init_from", "init_partly", "seed"} & set(changes)
     _require(not fixed, f"--resume goes on as it was; leave out --{', --'.join(sorted(fixed)).replace('_', '-')}")
     file = folder / CONFIG
     try:

@@ -205,16 +205,34 @@ def test_starting_from_weights(photos, small_val, tmp_path):
     list(train(second))
     wanted, found = (load_weights(path).model.state_dict() for path in (first, tmp_path / "second/model.safetensors"))
     assert all(torch.allclose(wanted[key], found[key], atol=1e-6) for key in wanted)
-    list(
-        train(
-            settings(photos, small_val, tmp_path / "third", init_from=str(first), scale=4, steps=1, learning_rate=1e-12)
-        )
-    )
+    changes = {"init_from": str(first), "steps": 1, "learning_rate": 1e-12}
+    started, *_ = list(train(settings(photos, small_val, tmp_path / "third", scale=4, **changes)))
     other = load_weights(tmp_path / "third/model.safetensors").model.state_dict()
     body = [key for key in wanted if not key.startswith("tail.")]
     assert all(torch.allclose(wanted[key], other[key], atol=1e-6) for key in body), "all but the tail is taken over"
+    assert started.note.startswith(
+        f"{len(body)} of {len(other)} weights are those of {first}; new are tail.0.0.weight, "
+    )
     with pytest.raises(BadSetting, match="is another net"):
         list(train(settings(photos, small_val, tmp_path / "fourth", init_from=str(first), model="edsr")))
+
+
+def test_starting_from_what_fits(photos, small_val, tmp_path):
+    """A net of more blocks begins with those of a smaller one; nothing at all is no start."""
+    list(train(settings(photos, small_val, tmp_path / "first", steps=1, numbers=("blocks=2",))))
+    changes = {"init_from": str(tmp_path / "first/model.safetensors"), "init_partly": True, "steps": 1}
+    larger = settings(photos, small_val, tmp_path / "second", **changes, numbers=("blocks=3",), learning_rate=1e-12)
+    started, *_ = list(train(larger))
+    files = (tmp_path / name / "model.safetensors" for name in ("first", "second"))
+    wanted, found = (load_weights(file).model.state_dict() for file in files)
+    both = wanted.keys() & found.keys()
+    assert started.note.startswith(f"{len(both)} of {len(found)} weights are those of ")
+    assert "body.2.conv1.weight" in found.keys() - both
+    assert all(torch.allclose(wanted[key], found[key], atol=1e-6) for key in both)
+    with pytest.raises(BadSetting, match="not one of its weights"):
+        list(train(settings(photos, small_val, tmp_path / "third", **changes, model="srresnet")))
+    with pytest.raises(BadSetting, match="--init-from"):
+        settings(photos, small_val, tmp_path / "fourth", init_partly=True)
 
 
 def test_what_is_refused(photos, small_val, tmp_path):

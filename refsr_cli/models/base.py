@@ -62,11 +62,26 @@ class SRModel(nn.Module):
         (N, 1, scale*h, scale*w). A net that has not learned it takes the detail as it is, trusted by formula."""
         return offer.detail, gate(offer)
 
-    def start_from(self, source: "SRModel", name: str) -> None:
-        """Copies the weights of `source`, called `name` in messages; of a net for another scale all but those that
-        belong to its scale. Raises BadSetting for a net of other numbers."""
-        if source.config != self.config:
-            raise BadSetting(f"{name} is another net: {source.config}, not {self.config}")
-        left_out = () if source.scale == self.scale else self.scale_specific
-        weights = {name: value for name, value in source.state_dict().items() if not name.startswith(left_out)}
-        self.load_state_dict(weights, strict=not left_out)
+    def start_from(self, source: "SRModel", name: str, *, partly: bool = False) -> str:
+        """Copies the weights of `source`, called `name` in messages: all of them, of a net for another scale all but
+        those that belong to its scale; or `partly` those of any net that have the name and the shape of ours. A line
+        that says what was taken.
+
+        Raises BadSetting for a net of other numbers, or where nothing fits.
+        """
+        own, theirs = self.state_dict(), source.state_dict()
+        if partly:
+            taken = [key for key, value in own.items() if key in theirs and theirs[key].shape == value.shape]
+            if not taken:
+                raise BadSetting(f"{name} is another net: not one of its weights has the name and the shape of ours")
+        elif source.config != self.config:
+            raise BadSetting(
+                f"{name} is another net: {source.config}, not {self.config}; --init-partly takes what fits"
+            )
+        else:
+            left_out = () if source.scale == self.scale or self.multi_scale else self.scale_specific
+            taken = [key for key in own if not key.startswith(left_out)]
+        self.load_state_dict({**own, **{key: theirs[key] for key in taken}})
+        new = [key for key in own if key not in taken]
+        shown = ", ".join(new[:4]) + (", …" if len(new) > 4 else "")
+        return f"{len(taken)} of {len(own)} weights are those of {name}" + (f"; new are {shown}" if new else "")

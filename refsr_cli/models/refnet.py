@@ -109,11 +109,10 @@ class RefNet(SRModel):
         trust = (1 + 2 * _SLACK) * torch.sigmoid(_STEEPNESS * (likely - 0.5) + doubt) - _SLACK
         return offer.detail + change, trust.clamp(0, 1) * resembles(offer)
 
-    def start_from(self, source: SRModel, name: str) -> None:
+    def start_from(self, source: SRModel, name: str, *, partly: bool = False) -> str:
         """From another RefNet, or from the EDSR that is to be its trunk."""
         if isinstance(source, EDSR):
             if (source.config, source.scale) != (self.trunk.config, self.scale):
                 raise BadSetting(f"{name} is not the trunk of this net: {source.config} for scale {source.scale}")
-            self.trunk.load_state_dict(source.state_dict())
-        else:
-            super().start_from(source, name)
+            return self.trunk.start_from(source, name)
+        return super().start_from(source, name, partly=partly)

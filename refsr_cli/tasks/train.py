@@ -259,9 +259,10 @@ def _prepare_lesson(run: Run, benchmark: Benchmark) -> Generator[Started | Prepa
             write_atomically(run.out / CONFIG, _as_json(config).encode())
             run.journal = Journal(run.out, run.step)
         learned = sum(parameter.numel() for parameter in run.learned)
-        note = None
+        notes = [run.origin] if run.origin else []
         if run.model.merges_refs and not targets_among(benchmark.paths()):
-            note = f"{benchmark.name} has no references: what is learned does not show there; give another --val"
+            notes.append(f"{benchmark.name} has no references: what is learned does not show there; give another --val")
+        note = "; ".join(notes) or None
         return Started(config.model, config.scale, photos, pairs, skipped, learned, str(device), run.out, trial, note)
 
     if not run.model.merges_refs:

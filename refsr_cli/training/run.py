@@ -47,6 +47,8 @@ class Run:
         self.config, self.group, self.device, self.out = config, group, group.device, out
         self.step, self.skipped, self.best = 0, 0, -math.inf
         self.lesson: Lesson | None = None
+        self.origin: str | None = None
+        """What the first weights are."""
         self.journal: Journal | None = None
         """Where this is the process that writes."""
         self._lesson_state: dict[str, Any] | None = None
@@ -76,7 +78,8 @@ class Run:
             raise BadSetting(f"model '{config.model}' has a loss of its own; leave --loss out")
         start = config.init_from or MODELS[config.model].start
         if start and not begun:
-            model.start_from(load_model(None, None, start).model, start)
+            source = load_model(None, None, start).model
+            self.origin = model.start_from(source, start, partly=config.init_partly)
         return model.train()
 
     def teach(self, lesson: Lesson) -> None:
