@@ -230,7 +230,7 @@ def test_starting_from_what_fits(photos, small_val, tmp_path):
     assert "body.2.conv1.weight" in found.keys() - both
     assert all(torch.allclose(wanted[key], found[key], atol=1e-6) for key in both)
     with pytest.raises(BadSetting, match="not one of its weights"):
-        list(train(settings(photos, small_val, tmp_path / "third", **changes, model="srresnet")))
+        list(train(settings(photos, small_val, tmp_path / "third", **changes, model="srdensenet")))
     with pytest.raises(BadSetting, match="--init-from"):
         settings(photos, small_val, tmp_path / "fourth", init_partly=True)
 
