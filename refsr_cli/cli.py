@@ -12,6 +12,7 @@ import typer
 
 from refsr_cli import __version__
 from refsr_cli.config import (
+    VIDEOS,
     ConvertConfig,
     EvaluateConfig,
     InspectConfig,
@@ -180,7 +181,9 @@ def _options(
 @app.command()
 def upscale(
     context: typer.Context,
-    inputs: Annotated[list[str], typer.Argument(help="Image files, folders of them, or patterns such as 'a/*.png'.")],
+    inputs: Annotated[
+        list[str], typer.Argument(help="Image files, folders of them, patterns such as 'a/*.png', or videos.")
+    ],
     output: Annotated[
         Path | None,
         typer.Option(
@@ -239,13 +242,23 @@ def upscale(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make images larger."""
+    """Make images larger, and videos frame by frame."""
     display = Display(as_json=as_json, quiet=quiet)
     with _reporting(display):
         config = UpscaleConfig(**_settings(context))
-    from refsr_cli.tasks.upscale import upscale as run
+    videos = tuple(name for name in config.inputs if Path(name).suffix.lower() in VIDEOS)
+    pictures = tuple(name for name in config.inputs if name not in videos)
+    if videos and pictures:
+        with _reporting(display):
+            raise BadSetting(f"{videos[0]} is a video and {pictures[0]} is not; give one command for each kind")
+    if videos:
+        from refsr_cli.tasks.video import upscale_videos
 
-    _run(display, lambda: run(config, display.download))
+        _run(display, lambda: upscale_videos(config, display.download))
+    else:
+        from refsr_cli.tasks.upscale import upscale as run
+
+        _run(display, lambda: run(config, display.download))
 
 
 @app.command("eval")

@@ -13,6 +13,8 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["constant", "step", "cosine"]
 
 
+VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
+"""Endings of the files that are read as video."""
 CONFIG = "config.json"
 """Name of the settings in a run directory."""
 

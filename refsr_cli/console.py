@@ -294,6 +294,14 @@ def _model(display: Display, record: dict[str, Any]) -> None:
     display.line(f"[bold]{escape(record['name']):<16}[/bold] {sizes}  [dim]{'; '.join(where)}[/dim]")
 
 
+def _video(display: Display, record: dict[str, Any]) -> None:
+    kept = f", {record['kept']} of them before" if record["kept"] else ""
+    display.line(
+        f"[bold]{escape(record['target'])}[/bold]  {record['width']}x{record['height']}, {record['frames']} frames"
+        f"{kept}, {_duration(record['seconds'])}"
+    )
+
+
 def _cutting(display: Display, record: dict[str, Any]) -> None:
     skipped = f" ({record['skipped']} cannot be read)" if record["skipped"] else ""
     display.line(
@@ -339,4 +347,5 @@ _SHOWN: dict[str, Callable[[Display, dict[str, Any]], None]] = {
     "inspected": _inspected,
     "converted": _converted,
     "cutting": _cutting,
+    "video": _video,
 }

@@ -16,7 +16,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"tasks"},
-    {"training", "engine", "comparison"},
+    {"training", "engine", "comparison", "video"},
     {"inference", "weights", "data", "metrics", "losses"},
     {"models", "images"},
     {"reference"},
@@ -27,7 +27,7 @@ FLOORS = [
 
 LEAVES = {
     "console": {"cli"},
-    "config": {"cli", "tasks", "training", "engine"},
+    "config": {"cli", "tasks", "training", "engine", "video"},
     "recipes": {"cli"},
     "packaged": {"cli", "tasks", "weights", "data"},
 }

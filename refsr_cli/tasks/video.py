@@ -1,0 +1,153 @@
+"""Videos enlarged frame by frame; what is done is kept, and the same command goes on from there."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from refsr_cli.config import UpscaleConfig
+from refsr_cli.engine import open_upscaler
+from refsr_cli.errors import BadImage, BadSetting, Failed, RefsrError
+from refsr_cli.files import make_folder, write_atomically
+from refsr_cli.images import Picture
+from refsr_cli.inference.upscaler import Upscaler, Using, finished
+from refsr_cli.video import Clip, Frame, codec_for, join_parts, open_clip, read_frames, write_part
+
+DEFAULT_SCALE = 4
+PART = 48
+"""Frames that are encoded together, and lost at most when it is interrupted."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Frames done."""
+
+    source: str
+    done: int
+    total: int
+    kind: str = "progress"
+
+
+@dataclass(frozen=True)
+class UpscaledVideo:
+    """One video written."""
+
+    source: str
+    target: str
+    width: int
+    height: int
+    frames: int
+    kept: int
+    """Frames of these that an earlier run had done."""
+    seconds: float
+    kind: str = "video"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """One video whose target was there already."""
+
+    source: str
+    target: str
+    kind: str = "skipped"
+
+
+def upscale_videos(
+    config: UpscaleConfig, on_download: Callable[[int, int | None], None] | None = None
+) -> Iterator[Using | Progress | UpscaledVideo | Skipped | Failed]:
+    """Enlarges every input, all of them videos. What is wrong with the request is raised, what is wrong with one file
+    is yielded as Failed."""
+    sources = [Path(name) for name in config.inputs]
+    for option, value in (("--ref", config.refs), ("--format", config.format), ("--quality", config.quality)):
+        if value:
+            raise BadSetting(f"{option} is for pictures, not for videos")
+    targets = {source: _target(source, config) for source in sources}
+    if len({target.resolve() for target in targets.values()}) < len(sources):
+        raise BadSetting(f"--output {config.output} names one file for {len(sources)} videos; name a folder instead")
+    jobs = {s: t for s, t in targets.items() if not (config.skip_existing and t.exists())}
+    yield from (Skipped(str(source), str(target)) for source, target in targets.items() if source not in jobs)
+    if not jobs:
+        return
+    codecs = {source: codec_for(target) for source, target in jobs.items()}
+    upscaler, using = open_upscaler(config, None if config.weights else config.scale or DEFAULT_SCALE, on_download)
+    yield using
+    for source, target in jobs.items():
+        try:
+            if target.exists() and not config.overwrite:
+                raise BadImage(f"{target} exists already; give --overwrite, --skip-existing or another --output")
+            yield from _upscale_one(open_clip(source), target, upscaler, using, config, codecs[source])
+        except (RefsrError, OSError) as error:
+            yield Failed(str(source), str(error))
+
+
+def _upscale_one(
+    clip: Clip, target: Path, upscaler: Upscaler, using: Using, config: UpscaleConfig, codec: str
+) -> Iterator[Progress | UpscaledVideo]:
+    begin = time.perf_counter()
+    width, height = _size(clip, config)
+    folder = target.with_name(f".{target.name}.parts")
+    _open_parts(folder, {**_told(clip), **asdict(using), "width": width, "height": height, "codec": codec})
+    parts = sorted(folder.glob("*.nut"))
+    kept = done = len(parts) * PART
+    frames = read_frames(clip, done)
+    total = clip.frames or done + 1
+    yield Progress(str(clip.path), min(done, total), total)
+    while True:
+        larger: list[Frame] = []
+        for frame in islice(frames, PART):
+            picture = Picture(frame.pixels, None, "png", None, None, None)
+            pixels = finished(upscaler.enlarge(picture, height, width)).picture.pixels
+            larger.append(replace(frame, pixels=pixels))
+            done += 1
+            yield Progress(str(clip.path), min(done, total), max(done, total))
+        if larger:
+            parts.append(folder / f"{len(parts):06d}.nut")
+            write_part(parts[-1], clip, larger, codec)
+        if len(larger) < PART:
+            break
+    if not parts:
+        raise BadImage(f"{clip.path} has no frame")
+    join_parts(parts, clip, target)
+    shutil.rmtree(folder)
+    seconds = time.perf_counter() - begin
+    yield UpscaledVideo(str(clip.path), str(target), width, height, done, min(kept, done), seconds)
+
+
+def _told(clip: Clip) -> dict[str, str | int]:
+    """What tells a file from another, or from what it was."""
+    status = clip.path.stat()
+    return {"source": str(clip.path.resolve()), "bytes": status.st_size, "changed": status.st_mtime_ns}
+
+
+def _open_parts(folder: Path, about: dict[str, object]) -> None:
+    """Makes the folder for parts; those of another request are removed."""
+    file, text = folder / "about.json", json.dumps(about, sort_keys=True)
+    if folder.is_dir() and not (file.is_file() and file.read_text("utf-8") == text):
+        shutil.rmtree(folder)
+    make_folder(folder)
+    write_atomically(file, text.encode())
+
+
+def _size(clip: Clip, config: UpscaleConfig) -> tuple[int, int]:
+    """Width and height to reach, even, as the encoders ask for. Raises BadSetting for an odd --size."""
+    if config.size:
+        if config.size[0] % 2 or config.size[1] % 2:
+            raise BadSetting(f"--size {config.size[0]}x{config.size[1]}: the sides of a video are even")
+        return config.size
+    longest = max(clip.width, clip.height)
+    factor = config.long_side / longest if config.long_side else config.scale or DEFAULT_SCALE
+    width, height = (max(2, 2 * round(side * factor / 2)) for side in (clip.width, clip.height))
+    return width, height
+
+
+def _target(source: Path, config: UpscaleConfig) -> Path:
+    if config.size:
+        label = f"{config.size[0]}x{config.size[1]}"
+    else:
+        label = str(config.long_side) if config.long_side else f"x{config.scale or DEFAULT_SCALE}"
+    if config.output is None:
+        return source.with_name(f"{source.stem}_{label}{source.suffix}")
+    return config.output if config.output.suffix and not config.output.is_dir() else config.output / source.name
