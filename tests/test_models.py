@@ -239,6 +239,62 @@ def test_edsr_scales_its_residuals_by_a_tenth() -> None:
     assert build("edsr-baseline", 2).get_submodule("body.0").res_scale == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "scale", "config", "wanted"),
+    [
+        ("srresnet-3x3", 2, {"blocks": 8}, 780_109),
+        ("srresnet-3x3", 2, {"blocks": 12}, 1_076_049),
+        ("srresnet-3x3", 2, {"blocks": 24}, 1_963_869),
+        ("srdensenet", 4, {"luma_only": False}, 2_666_499),
+        ("srdensenet-hl", 4, {"luma_only": False}, 1_855_235),
+        ("srdensenet-h", 4, {"luma_only": False}, 1_560_323),
+        ("srdensenet", 4, {"kernel": 2}, 2_004_225),
+        ("srdensenet-hl", 4, {"kernel": 2}, 1_192_961),
+        ("srdensenet-h", 4, {"kernel": 2}, 1_061_889),
+    ],
+)
+def test_number_of_parameters_of_variants(name: str, scale: int, config: dict[str, Any], wanted: int) -> None:
+    with torch.device("meta"):
+        assert sum(parameter.numel() for parameter in build(name, scale, config).parameters()) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("srresnet", {"upsampler": "bicubic"}),
+        ("srresnet", {"global_skip": False}),
+        ("srresnet-3x3", {}),
+        ("srdensenet", {"upsampler": "pixelshuffle"}),
+        ("srdensenet", {"luma_only": False, "kernel": 2, "bottleneck_relu": False}),
+    ],
+)
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_options_of_a_net(name: str, config: dict[str, Any], precision: torch.dtype) -> None:
+    """Each makes another net, which enlarges, learns, and in lower precision does about the same."""
+    torch.manual_seed(1)
+    model = build(name, 4, {"blocks": 2, **config}).eval()
+    lr = torch.rand(1, 3, 12, 10)
+    plain = model(lr)
+    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        sr = model(lr)
+    assert sr.shape == (1, 3, 48, 40)
+    assert (sr.float() - plain).abs().max() <= 0.1 * plain.std() + 0.02
+    sr.float().square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in model.parameters())
+
+
+def test_without_the_global_skip_the_input_stage_is_not_added() -> None:
+    """The two differ by what the head gives, sent through the same tail."""
+    lr = torch.rand(1, 3, 8, 8)
+    with_skip, without = (build("srresnet", 2, {"blocks": 1, "global_skip": skip}).eval() for skip in (True, False))
+    without.load_state_dict(with_skip.state_dict())
+    assert not torch.allclose(with_skip(lr), without(lr))
+    for net in (with_skip, without):
+        for parameter in net.head.parameters():
+            torch.nn.init.zeros_(parameter)
+    torch.testing.assert_close(with_skip(lr), without(lr))
+
+
 def test_build_replaces_numbers_of_one_net_only() -> None:
     narrow = build("edsr-baseline", 2, {"features": 8})
     assert sum(parameter.numel() for parameter in narrow.parameters()) < PARAMETERS["edsr-baseline"][2]

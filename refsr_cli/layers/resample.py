@@ -26,7 +26,8 @@ def resize(x: Tensor, height: int, width: int) -> Tensor:
     """(N, C, H, W) float to (N, C, height, width), antialiased; for any sizes."""
     if x.shape[-2:] == (height, width):
         return x
-    return F.interpolate(x, (height, width), mode="bicubic", antialias=True, align_corners=False)
+    wide = x if x.dtype in (torch.float32, torch.float64) else x.float()  # a CPU resizes nothing narrower
+    return F.interpolate(wide, (height, width), mode="bicubic", antialias=True, align_corners=False).to(x.dtype)
 
 
 def resize_bytes(image: Tensor, height: int, width: int) -> Tensor:

@@ -1,0 +1,41 @@
+"""What SRResNet's parts are worth: one training with one thing changed at a time, and the scores. A try of two steps;
+in earnest   python examples/srresnet_ablation.py --data PHOTOS --dataset Set5 --steps 1000"""
+
+from pathlib import Path
+
+import typer
+
+from refsr_cli.config import EvaluateConfig, TrainConfig, resumed
+from refsr_cli.errors import BadWeights
+from refsr_cli.recipes import settings_of
+from refsr_cli.tasks.evaluate import Summary, evaluate
+from refsr_cli.tasks.train import train
+
+SHIPPED = str(Path(__file__).parent / "images" / "flowerpot" / "LR")
+ROWS = {"16 blocks": {}} | {f"{blocks} blocks": {"numbers": (f"blocks={blocks}",)} for blocks in (8, 12, 24)}
+ROWS |= {
+    "no global skip": {"numbers": ("global_skip=false",)},
+    "bicubic upsampling": {"numbers": ("upsampler=bicubic",)},
+    "VGG54 alone": {"loss": "VGG54"},
+}
+
+
+def main(data: Path | None = None, dataset: str = SHIPPED, steps: int = 2, out: Path = Path("runs/ablation")) -> None:
+    small = {"batch": 4, "patch": 24, "candidates": 4, "learning_rate": 5e-4, "schedule": "cosine", "precision": "bf16"}
+    for row, changes in ROWS.items():
+        if data is None and "loss" in changes:  # a try fetches no weights
+            continue
+        run = out / row.replace(" ", "-")
+        recipe = {**settings_of("srresnet-x2"), **small, "data": data, "val": dataset, "steps": steps, "out": run}
+        try:
+            list(train(resumed(run, {}) if (run / "state.pt").exists() else TrainConfig(**{**recipe, **changes})))
+        except BadWeights as error:  # of VGG
+            print(f"| {row} | {error} |")
+            continue
+        scored = EvaluateConfig(dataset=dataset, scale=2, weights=str(run / "model.safetensors"))
+        (summary,) = (record for record in evaluate(scored) if isinstance(record, Summary))
+        print(f"| {row} | {summary.psnr:.2f} / {summary.ssim:.4f} |", flush=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)
