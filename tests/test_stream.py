@@ -17,7 +17,7 @@ from refsr_cli.errors import BadData, BadImage, BadSetting
 from refsr_cli.images import read_rgb8
 from refsr_cli.packaged import packaged
 from refsr_cli.tasks.prepare import prepare
-from refsr_cli.tasks.train import Started, train
+from refsr_cli.tasks.train import Started, Validation, train
 from refsr_cli.training.run import STATE
 
 CPU = torch.device("cpu")
@@ -209,8 +209,15 @@ def test_div2k_as_it_is_published(paths, tmp_path):
             small.parent.mkdir(parents=True, exist_ok=True)
             photo.resize((240 // scale, 240 // scale), Image.Resampling.NEAREST).save(small)
     lr_dir = root / "DIV2K_train_LR_bicubic"
-    records = list(train(training(root, tmp_path / "run", lr_dir=lr_dir, data_range="1-800/900-900", val=str(root))))
+    (root / "DIV2K_valid_HR").mkdir()
+    for number in (801, 802):
+        Image.open(paths[0]).convert("RGB").crop((0, 0, 64, 64)).save(root / f"DIV2K_valid_HR/{number:04d}.png")
+    division = {"data_range": "1-800/802-900", "val": None}
+    records = list(train(training(root, tmp_path / "run", lr_dir=lr_dir, **division)))
     assert isinstance(records[0], Started) and records[0].photos == 2
+    assert {(r.dataset, r.protocol) for r in records if isinstance(r, Validation)} == {("DIV2K", "ntire")}
+    with Image.open(tmp_path / "run/crops/000004_x4.png") as picture:
+        assert picture.size == (3 * 68, 68), "one image is within the range"
     with pytest.raises(BadData, match="number from 5 to 9"):
         list(train(training(root, tmp_path / "none", data_range="5-9")))
     (lr_dir / "X4/0002x4.png").unlink()

@@ -134,8 +134,7 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
     run = Run(config, group, out)
     if (config.pairs or config.prepared) and not run.model.merges_refs:
         raise BadSetting(f"--pairs and --prepared are for nets that merge references, and {config.model} does not")
-    benchmark = open_benchmark(config.val, config.data_root) if config.val else trial_photos()
-    benchmark = replace(benchmark, span=config.val_range)
+    benchmark = _open_validation(config)
     next(benchmark.samples(config.scale))  # what is wrong with it is said now, not hours later
     run.teach((yield from _prepare_lesson(run, benchmark)))
     begin = saved = time.monotonic()
@@ -165,6 +164,18 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
             run.save()
             raise KeyboardInterrupt(f"step {run.step:,} is saved, go on with --resume {out}")
     yield Finished(run.step, out / "model.safetensors", out / "best.safetensors", time.monotonic() - begin)
+
+
+def _open_validation(config: TrainConfig) -> Benchmark:
+    """What is scored on: what was named, else DIV2K's own images beside its photos, else the packaged photos."""
+    beside = config.data / "DIV2K_valid_HR" if config.data else None
+    if config.val:
+        benchmark = open_benchmark(config.val, config.data_root)
+    elif beside and beside.is_dir():
+        benchmark = Benchmark("DIV2K", beside, "ntire")
+    else:
+        benchmark = trial_photos()
+    return replace(benchmark, span=config.val_range)
 
 
 def _usual_folder(config: TrainConfig) -> Path:
