@@ -170,6 +170,8 @@ def _encodable(av: ModuleType, frame: Frame, unit: Fraction) -> Any:
 def _reading(path: Path) -> Iterator[tuple[Any, Any]]:
     """The container and its first video stream."""
     av = _library()
+    if not path.is_file():
+        raise BadImage(f"{path} is not there")
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:

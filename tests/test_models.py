@@ -1,19 +1,24 @@
 """What every net in MODELS promises, and what sets each of them apart."""
 
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from refsr_cli.errors import BadSetting, UnknownName
+from refsr_cli.images import Picture
+from refsr_cli.inference.upscaler import Upscaler
 from refsr_cli.layers.resample import upscale
 from refsr_cli.models import MODELS, SRModel, build
 from refsr_cli.models.edsr import DIV2K_MEAN
 from refsr_cli.reference.offer import Offer
 from refsr_cli.reference.trust import gate
+from refsr_cli.weights.files import load_weights, save_weights
 
 EVERY_SCALE = [(name, scale) for name, spec in MODELS.items() for scale in spec.net.scales]
 
@@ -91,6 +96,27 @@ def test_number_of_parameters(name: str, scale: int) -> None:
     with torch.device("meta"):
         model = build(name, scale)
     assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[name][scale]
+
+
+@pytest.mark.parametrize(("name", "scale"), EVERY_SCALE)
+def test_what_is_saved_is_loaded(name: str, scale: int, tmp_path: Path) -> None:
+    """The same net, of the same numbers, that gives the same result."""
+    model = build_small(name, scale).float()
+    if not list(model.parameters()):
+        pytest.skip(f"{name} has no weights")
+    save_weights(tmp_path / "net.safetensors", model, name, {})
+    loaded = load_weights(tmp_path / "net.safetensors")
+    assert (loaded.name, loaded.model.scale, loaded.model.config) == (name, scale, model.config)
+    lr = random_lr(model).float()
+    assert torch.equal(loaded.model.eval()(lr), model(lr))
+
+
+@pytest.mark.parametrize(("name", "scale"), EVERY_SCALE)
+def test_tiles_make_up_the_whole(name: str, scale: int) -> None:
+    picture = Picture(np.random.default_rng(0).integers(0, 256, (45, 39, 3), np.uint8), None, "png", None, None, None)
+    model = build_small(name, scale).float()
+    whole, tiled = (Upscaler(model, device="cpu", tile=tile)(picture).pixels.astype(int) for tile in (0, 16))
+    assert np.abs(whole - tiled).max() <= 1 and (whole != tiled).mean() < 1e-3
 
 
 def reach(model: SRModel) -> int:
