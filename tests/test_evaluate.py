@@ -168,9 +168,9 @@ def reference_set(tmp_path) -> Path:
 @pytest.mark.parametrize(
     ("refs", "least", "most"),
     [
-        ("all", 1, 99),
-        ("1", 1, 99),
-        ("L1", 1, 99),
+        ("all", 0.8, 99),
+        ("1", 0.8, 99),
+        ("L1", 0.8, 99),
         ("L2", -0.05, 0.5),
         ("truth", 8, 99),
         ("noise", -0.02, 0.02),

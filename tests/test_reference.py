@@ -126,7 +126,7 @@ CHANGES: dict[str, tuple[float, Callable[[Tensor], Tensor]]] = {
     "brighter": (9.0, lambda image: _gamma(image, 0.8)),
     "darker": (9.0, lambda image: _gamma(image, 1.25)),
     "a bit larger": (9.0, lambda image: _scaled(image, 1.25)),
-    "a bit smaller": (6.0, lambda image: _scaled(image, 0.8)),
+    "a bit smaller": (5.0, lambda image: _scaled(image, 0.8)),
     "as a JPEG": (6.0, _as_jpeg),
     "half as large": (1.5, lambda image: _scaled(image, 0.5)),
 }

@@ -382,7 +382,9 @@ def test_an_adversarial_training_resumes_with_its_critic(photos, small_val, tmp_
     list(train(resumed(broken, {"steps": 6})))
     again = tmp_path / "again"
     list(train(settings(photos, small_val, again, **{**common, "schedule": "constant"})))
-    one, two = (torch.load(folder / STATE, weights_only=True)["lesson"]["critic"] for folder in (again, broken))
+    one, two = (
+        torch.load(folder / STATE, weights_only=True)["lesson"]["objective"]["critic"] for folder in (again, broken)
+    )
     assert all(torch.equal(one[key], two[key]) for key in one)
     with pytest.raises(BadData, match="another --loss or --critic"):
         list(train(resumed(broken, {"steps": 7, "critic": "srgan"})))

@@ -200,7 +200,7 @@ def test_a_set_without_references_shows_nothing_of_what_is_learned(pairs, prepar
     started = next(train(settings(pairs, prepared, tmp_path / "run", val=None)))
     assert isinstance(started, Started) and "has no references" in str(started.note)
     started = next(train(settings(pairs, prepared, tmp_path / "other")))
-    assert isinstance(started, Started) and started.note is None
+    assert isinstance(started, Started) and "has no references" not in str(started.note)
 
 
 def test_pairs_are_for_nets_that_merge(pairs, tmp_path):

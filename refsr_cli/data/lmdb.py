@@ -65,6 +65,7 @@ def write_lmdb(path: Path, photos: Sequence[Path], side: int, step: int) -> Iter
     """
     lmdb = _library()
     unfinished = path.with_name(f".{path.name}.tmp")
+    unfinished.unlink(missing_ok=True)  # of one that was killed
     kept = skipped = 0
     try:
         opened = lmdb.open(str(unfinished), subdir=False, map_size=_ADDRESSES, lock=False, sync=False)

@@ -1,6 +1,7 @@
 """Training photos that are read when they are needed, by several processes: folders of any size, and LMDB files."""
 
 import random
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,13 @@ class _Batches(Sampler[list[int]]):
             batch += 1
 
 
+def _left_to_the_parent(_: int) -> None:
+    """Signals that a terminal sends to all of its processes are taken by the one that trains."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
 class PhotoStream:
     """Pairs of crops like those of `PhotoSet`, from photos that need not fit into memory. Which crops a batch has
     depends on its number and the seed alone, not on the processes that read."""
@@ -129,6 +137,7 @@ class PhotoStream:
             batch_sampler=_Batches(self._size, self._part, self._drawn),
             num_workers=self._workers,
             multiprocessing_context="spawn" if self._workers else None,
+            worker_init_fn=_left_to_the_parent,
             pin_memory=self.device.type == "cuda",
         )
 

@@ -70,6 +70,8 @@ class SRResNet(SRModel):
 
     def __init__(self, config: SRResNetConfig, scale: int) -> None:
         super().__init__(scale)
+        if config.kernel_io % 2 == 0:
+            raise BadSetting(f"kernel_io is odd, not {config.kernel_io}")
         if config.upsampler not in ("pixelshuffle", "bicubic"):
             raise BadSetting(f"upsampler is pixelshuffle or bicubic, not {config.upsampler}")
         self.config: SRResNetConfig = config

@@ -29,6 +29,8 @@ _QUERIES, _CANDIDATES = 2**9, 2**12
 """How many of each are compared at once: fixed, so that the result does not depend on the memory at hand."""
 _SURVEY_SIDE, _SURVEY_QUERIES, _SURVEY_CANDIDATES = 48, 128, 2**17
 _SCALES = (0.5, 0.71, 1.0, 1.41, 2.0)
+_LARGEST_WORKED = 2**24
+"""Pixels that a reference may be enlarged to; one of more pixels is worked on as it is, or shrunk."""
 _PREFERENCE = 0.02
 """By how much another scale or turn must be better than none."""
 _MOST_TURNS, _SMALLEST_SHARE = 3, 0.1
@@ -133,7 +135,9 @@ def _scales(lr: Tensor, reference: Tensor) -> dict[float, bool]:
     fitting = math.sqrt(lr.shape[-2] * lr.shape[-1] * CELL**2 / (reference.shape[-2] * reference.shape[-1]))
     centres = (1.0,) if 0.6 < fitting < 1.7 else (1.0, fitting)
     scales = {min(2.0, centre * scale): 0.6 < scale < 1.7 for centre in centres for scale in _SCALES}
-    return dict(sorted(scales.items(), key=lambda item: abs(math.log(item[0]))))
+    largest = max(1.0, math.sqrt(_LARGEST_WORKED / (reference.shape[-2] * reference.shape[-1])))
+    tried = (item for item in scales.items() if item[0] <= largest)
+    return dict(sorted(tried, key=lambda item: abs(math.log(item[0]))))
 
 
 def _turns(device: torch.device) -> list[Tensor]:
