@@ -67,6 +67,10 @@ class NetConfig:
         _require(self.memory is None or self.memory > 0, f"--memory must be above 0, not {self.memory}")
 
 
+DEFAULT_SCALE = 4
+"""By what `upscale` enlarges when nothing else is asked for."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class UpscaleConfig(NetConfig):
     """`refsr upscale`."""
@@ -108,6 +112,13 @@ class UpscaleConfig(NetConfig):
         _require(bool(self.refs) or not self.trust_map, "--trust-map shows what references did; give --ref too")
         _require(bool(self.refs) or not self.compare, "--compare shows what references did; give --ref too")
         _require(not (self.skip_existing and self.overwrite), "give --skip-existing or --overwrite, not both")
+
+    @property
+    def label(self) -> str:
+        """What a result is called after its source: x4, or the size that was asked for."""
+        if self.size:
+            return f"{self.size[0]}x{self.size[1]}"
+        return str(self.long_side) if self.long_side else f"x{self.scale or DEFAULT_SCALE}"
 
 
 @dataclass(frozen=True, kw_only=True)

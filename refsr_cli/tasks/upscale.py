@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from refsr_cli.comparison import compare
-from refsr_cli.config import UpscaleConfig
+from refsr_cli.config import DEFAULT_SCALE, UpscaleConfig
 from refsr_cli.data.folders import is_image, match_images
 from refsr_cli.data.references import find_references, open_reference_file
 from refsr_cli.engine import open_upscaler
@@ -19,7 +19,6 @@ from refsr_cli.inference.guided import RefUse
 from refsr_cli.inference.upscaler import Enlarged, Upscaler, Using, finished
 from refsr_cli.reference.bank import RefBank, Reference
 
-DEFAULT_SCALE = 4
 LARGEST_RESULT = 2_000_000_000
 """Pixels above which a result is made only when asked to: a slip of the finger may fill the memory."""
 
@@ -314,17 +313,10 @@ def _target(item: _Input, config: UpscaleConfig, names_file: bool) -> Path:
         suffix = ".png"  # what it is, is in the file; a named file may be called anything
     if config.output:
         return config.output / item.below.with_suffix(suffix)
-    label = _label(config)
     if item.folder:
         folder = item.folder.resolve()
-        return folder.with_name(f"{folder.name}_{label}") / item.below.with_suffix(suffix)
-    return item.file.with_name(f"{item.file.stem}_{label}{suffix}")
-
-
-def _label(config: UpscaleConfig) -> str:
-    if config.size:
-        return f"{config.size[0]}x{config.size[1]}"
-    return str(config.long_side) if config.long_side else f"x{config.scale or DEFAULT_SCALE}"
+        return folder.with_name(f"{folder.name}_{config.label}") / item.below.with_suffix(suffix)
+    return item.file.with_name(f"{item.file.stem}_{config.label}{suffix}")
 
 
 def _suffix(name: str) -> str:

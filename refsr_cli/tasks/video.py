@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from refsr_cli.config import UpscaleConfig
+from refsr_cli.config import DEFAULT_SCALE, UpscaleConfig
 from refsr_cli.engine import open_upscaler
 from refsr_cli.errors import BadImage, BadSetting, Failed, RefsrError
 from refsr_cli.files import make_folder, write_atomically
@@ -16,7 +16,6 @@ from refsr_cli.images import Picture
 from refsr_cli.inference.upscaler import Upscaler, Using, finished
 from refsr_cli.video import Clip, Frame, codec_for, join_parts, open_clip, read_frames, write_part
 
-DEFAULT_SCALE = 4
 PART = 48
 """Frames that are encoded together, and lost at most when it is interrupted."""
 
@@ -144,10 +143,6 @@ def _size(clip: Clip, config: UpscaleConfig) -> tuple[int, int]:
 
 
 def _target(source: Path, config: UpscaleConfig) -> Path:
-    if config.size:
-        label = f"{config.size[0]}x{config.size[1]}"
-    else:
-        label = str(config.long_side) if config.long_side else f"x{config.scale or DEFAULT_SCALE}"
     if config.output is None:
-        return source.with_name(f"{source.stem}_{label}{source.suffix}")
+        return source.with_name(f"{source.stem}_{config.label}{source.suffix}")
     return config.output if config.output.suffix and not config.output.is_dir() else config.output / source.name
