@@ -120,6 +120,13 @@ class UpscaleConfig(NetConfig):
             return f"{self.size[0]}x{self.size[1]}"
         return str(self.long_side) if self.long_side else f"x{self.scale or DEFAULT_SCALE}"
 
+    def size_for(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height that a picture of `width` and `height` is to reach."""
+        if self.size:
+            return self.size
+        factor = self.long_side / max(width, height) if self.long_side else self.scale or DEFAULT_SCALE
+        return max(1, round(width * factor)), max(1, round(height * factor))
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(NetConfig):

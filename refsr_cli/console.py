@@ -284,6 +284,8 @@ def _finished(display: Display, record: dict[str, Any]) -> None:
         f"{record['step']:,} steps in {_duration(record['seconds'])}; "
         f"weights: [bold]{escape(str(record['weights']))}[/bold], best: {escape(str(record['best']))}"
     )
+    if record["unusable"]:
+        display.line(f"[yellow]{record['unusable']:,} times a photo could not be read or was too small[/yellow]")
 
 
 def _model(display: Display, record: dict[str, Any]) -> None:

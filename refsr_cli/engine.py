@@ -1,10 +1,30 @@
-"""The net that a command asks for, found, loaded and made ready to run."""
+"""What commands that enlarge share: the net they ask for, found, loaded and made ready to run; and their records."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from refsr_cli.config import NetConfig
 from refsr_cli.inference.upscaler import Upscaler, Using
 from refsr_cli.weights.store import load_model
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Work done on one file: input pixels of all passes together, or frames of a video."""
+
+    source: str
+    done: int
+    total: int
+    kind: str = "progress"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """One file whose target was there already."""
+
+    source: str
+    target: str
+    kind: str = "skipped"
 
 
 def open_upscaler(

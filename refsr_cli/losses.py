@@ -1,7 +1,7 @@
 """Training losses, written as the field writes them: `1*L1+0.1*VGG54+0.005*GAN`."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from refsr_cli.errors import BadSetting, UnknownName
 from refsr_cli.layers.colour import to_ycbcr
 from refsr_cli.layers.critic import CRITICS
-from refsr_cli.layers.vgg import VGGFeatures
+from refsr_cli.layers.vgg import SMALLEST, VGGFeatures
 
 Compared = Callable[[Tensor, Tensor], Tensor]
 """From sr and hr, (N, 3, H, W) each, to one number."""
@@ -69,16 +69,20 @@ class Objective:
         expression: str,
         device: torch.device,
         *,
-        side: int,
+        sides: Sequence[int],
         critic: str = "srgan",
         luma_only: bool = False,
         share: Callable[[nn.Module], None] = lambda module: None,
     ) -> None:
-        """`side` of the pictures compared, `critic` a name in CRITICS. `share` averages the gradients of a module over
-        the processes that train together. Raises what `parse_loss` raises, and BadWeights where VGG's weights cannot be
-        had."""
+        """`sides` that the pictures compared may have, `critic` a name in CRITICS. `share` averages the gradients of a
+        module over the processes that train together. Raises what `parse_loss` raises, BadSetting for pictures that are
+        too small for a term, and BadWeights where VGG's weights cannot be had."""
         self.terms = parse_loss(expression)
         self.luma_only = luma_only
+        for term in self.terms:
+            if term.name in FEATURES and min(sides) < SMALLEST[FEATURES[term.name]]:
+                wanted = SMALLEST[FEATURES[term.name]]
+                raise BadSetting(f"{term.name} needs crops of {wanted} pixels, not {min(sides)}; give a larger --patch")
         self._features = {
             term.name: VGGFeatures(FEATURES[term.name]).to(device) for term in self.terms if term.name in FEATURES
         }
@@ -88,7 +92,7 @@ class Objective:
             if critic not in CRITICS:
                 raise UnknownName("critic", critic, CRITICS)
             normed = kind != "WGAN_GP"  # the penalty is of single pictures, which normalisation would mix
-            self._adversary = Adversary(kind, CRITICS[critic](side, normed).to(device), share)
+            self._adversary = Adversary(kind, CRITICS[critic](sides, normed).to(device), share)
 
     def __call__(self, sr: Tensor, hr: Tensor, learning_rate: float, generator: torch.Generator) -> dict[str, Tensor]:
         """The weighted terms by name, of float (N, 3, H, W) in [0, 1]. A critic is first trained on them for a step at

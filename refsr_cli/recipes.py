@@ -13,6 +13,8 @@ class Recipe:
 
     source: str
     settings: Mapping[str, Any]
+    goes_on: bool = False
+    """Whether it begins with a net that was trained otherwise."""
 
 
 _EDSR: dict[str, Any] = {
@@ -70,6 +72,7 @@ RECIPES: Mapping[str, Recipe] = {
             "decay_every": 100_000,
             "steps": 200_000,
         },
+        goes_on=True,
     ),
     "srdensenet": Recipe(_TONG, {**_SRDENSENET, "model": "srdensenet"}),
     "srdensenet-h": Recipe(_TONG, {**_SRDENSENET, "model": "srdensenet-h"}),

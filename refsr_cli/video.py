@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,8 +16,13 @@ from refsr_cli.errors import BadFile, BadImage, BadSetting
 from refsr_cli.files import replacing
 from refsr_cli.images import Pixels
 
-_BT709, _BT601, _STUDIO, _FULL = 1, 5, 1, 2
-"""As FFmpeg's scaler counts matrices and ranges."""
+_BT709, _SMPTE170M, _STUDIO, _FULL = 1, 6, 1, 2
+"""As a stream counts matrices, primaries, transfers, and ranges."""
+_UNSAID = (0, 2)
+_SCALERS = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+"""A stream's matrices, as FFmpeg's scaler counts them."""
+_HDR = {16: "PQ", 18: "HLG"}
+"""Transfers that more than eight bits are needed for."""
 _HIGH_DEFINITION = 720
 """Lines from which on a video that does not name its matrix is taken to use BT.709."""
 _LOSS = {"libx264": {"crf": "16", "preset": "medium", "bf": "0"}, "libvpx-vp9": {"crf": "24", "b": "0"}}
@@ -35,6 +41,12 @@ class Clip:
     rate: Fraction
     unit: Fraction
     """Seconds in which times are counted."""
+    pixel_shape: Fraction | None
+    """Width of a pixel by its height, where it is no square."""
+    colours: tuple[int, int, int]
+    """Matrix, primaries, transfer."""
+    sounds: tuple[str, ...]
+    """Codecs of its sound."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +63,22 @@ def is_video(path: Path) -> bool:
 
 
 def open_clip(path: Path) -> Clip:
-    """Raises BadImage for a file that is no video, and BadSetting where PyAV is missing."""
-    with _reading(path) as (_, stream):
+    """Raises BadImage for a file that is no video, or one that eight bits cannot hold, and BadSetting where PyAV is
+    missing."""
+    with _reading(path) as (container, stream):
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         seconds = float(stream.duration * stream.time_base) if stream.duration else 0.0
         count = stream.frames or round(seconds * rate)
-        turned = any(frame.rotation % 180 for frame in _first(stream))
-        size = (stream.height, stream.width) if turned else (stream.width, stream.height)
-        return Clip(path, *size, count, Fraction(rate), Fraction(stream.time_base))
+        sounds = tuple(sound.codec_context.codec.canonical_name for sound in container.streams.audio)
+        frame = next(container.decode(stream))
+        if frame.color_trc in _HDR:
+            raise BadImage(f"{path} is HDR ({_HDR[frame.color_trc]}), which 8 bits cannot hold; make an SDR video of it")
+        size, shape = (stream.width, stream.height), stream.sample_aspect_ratio
+        if frame.rotation % 180:
+            size, shape = size[::-1], shape and 1 / shape
+        return Clip(
+            path, *size, count, Fraction(rate), Fraction(stream.time_base), shape or None, _colours(frame), sounds
+        )
 
 
 def read_frames(clip: Clip, first: int = 0) -> Iterator[Frame]:
@@ -66,7 +86,7 @@ def read_frames(clip: Clip, first: int = 0) -> Iterator[Frame]:
     with _reading(clip.path) as (container, stream):
         for number, frame in enumerate(container.decode(stream)):
             if number >= first:
-                yield Frame(_rgb(frame), number if frame.pts is None else frame.pts)
+                yield Frame(_rgb(frame, clip.colours[0]), number if frame.pts is None else frame.pts)
 
 
 def write_part(path: Path, clip: Clip, frames: Iterable[Frame], codec: str) -> None:
@@ -81,10 +101,12 @@ def write_part(path: Path, clip: Clip, frames: Iterable[Frame], codec: str) -> N
                 stream.pix_fmt, stream.time_base = "yuv420p", clip.unit
                 context = stream.codec_context
                 context.time_base = clip.unit
-                context.colorspace = context.color_primaries = context.color_trc = _BT709
+                context.colorspace, context.color_primaries, context.color_trc = clip.colours
                 context.color_range = _STUDIO
+                if clip.pixel_shape:
+                    context.sample_aspect_ratio = clip.pixel_shape
                 context.flags |= av.codec.context.Flags.global_header
-            container.mux(stream.encode(_encodable(av, frame, clip.unit)))
+            container.mux(stream.encode(_encodable(av, frame, clip)))
         if stream is not None:
             container.mux(stream.encode(None))
 
@@ -98,6 +120,9 @@ def join_parts(parts: Sequence[Path], clip: Clip, target: Path) -> None:
                 with av.open(str(parts[0])) as first:
                     video = container.add_stream_from_template(first.streams.video[0])
                 sounds = {stream: container.add_stream_from_template(stream) for stream in source.streams.audio}
+                container.metadata.update(source.metadata)
+                for stream, its in sounds.items():
+                    its.metadata.update(stream.metadata)
                 heard = _heard(source, list(sounds))
                 waiting = next(heard, None)
                 for packet in _packets(av, parts):
@@ -113,6 +138,15 @@ def join_parts(parts: Sequence[Path], clip: Clip, target: Path) -> None:
                     waiting = next(heard, None)
         except (av.error.FFmpegError, ValueError) as error:
             raise BadFile(f"{target} cannot be written with the sound of {clip.path} ({error}); try .mkv") from None
+
+
+def check_sound(clip: Clip, target: Path) -> None:
+    """Raises BadFile where a file such as `target` cannot hold the sound of `clip`, which is not encoded again."""
+    av = _library()
+    with av.open(BytesIO(), "w", format=_container(target)) as container:
+        unfit = [codec for codec in clip.sounds if codec not in container.supported_codecs]
+    if unfit:
+        raise BadFile(f"{target.suffix} cannot hold the sound of {clip.path} ({unfit[0]}); name it .mkv, which can")
 
 
 def codec_for(target: Path) -> str:
@@ -144,25 +178,29 @@ def _container(target: Path) -> str:
     return names.get(suffix, suffix[1:])
 
 
-def _first(stream: Any) -> list[Any]:
-    return [next(stream.container.decode(stream))]
+def _colours(frame: Any) -> tuple[int, int, int]:
+    """Matrix, primaries and transfer; the usual ones where the file does not say."""
+    usual = _BT709 if frame.height >= _HIGH_DEFINITION else _SMPTE170M
+    matrix = int(frame.colorspace) if frame.colorspace in _SCALERS else usual
+    primaries, transfer = (
+        usual if value in _UNSAID else int(value) for value in (frame.color_primaries, frame.color_trc)
+    )
+    return matrix, primaries, transfer
 
 
-def _rgb(frame: Any) -> Pixels:
-    matrix = frame.colorspace if frame.colorspace in (_BT709, _BT601) else None
-    if matrix is None:
-        matrix = _BT709 if frame.height >= _HIGH_DEFINITION else _BT601
-    studio = {"src_color_range": frame.color_range or _STUDIO, "dst_color_range": _FULL}
-    pixels = frame.reformat(format="rgb24", src_colorspace=matrix, dst_colorspace=matrix, **studio).to_ndarray()
+def _rgb(frame: Any, matrix: int) -> Pixels:
+    its = _SCALERS[matrix]
+    ranges = {"src_color_range": frame.color_range or _STUDIO, "dst_color_range": _FULL}
+    pixels = frame.reformat(format="rgb24", src_colorspace=its, dst_colorspace=its, **ranges).to_ndarray()
     upright: Pixels = np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90))
     return upright
 
 
-def _encodable(av: ModuleType, frame: Frame, unit: Fraction) -> Any:
-    rgb = av.VideoFrame.from_ndarray(frame.pixels, format="rgb24")
+def _encodable(av: ModuleType, frame: Frame, clip: Clip) -> Any:
+    rgb, its = av.VideoFrame.from_ndarray(frame.pixels, format="rgb24"), _SCALERS[clip.colours[0]]
     ranges = {"src_color_range": _FULL, "dst_color_range": _STUDIO}
-    made = rgb.reformat(format="yuv420p", src_colorspace=_BT709, dst_colorspace=_BT709, **ranges)
-    made.pts, made.time_base = frame.time, unit
+    made = rgb.reformat(format="yuv420p", src_colorspace=its, dst_colorspace=its, **ranges)
+    made.pts, made.time_base = frame.time, clip.unit
     return made
 
 

@@ -69,7 +69,7 @@ def test_what_is_no_loss(expression, said):
 
 
 def take(expression: str, sr: torch.Tensor, hr: torch.Tensor, **options) -> dict[str, torch.Tensor]:
-    objective = Objective(expression, CPU, side=hr.shape[-1], **options)
+    objective = Objective(expression, CPU, sides=[hr.shape[-1]], **options)
     return objective(sr, hr, 1e-4, torch.Generator().manual_seed(0))
 
 
@@ -156,7 +156,7 @@ def test_features_that_cannot_be_had(tmp_path, monkeypatch):
 @pytest.mark.parametrize("critic", CRITICS)
 def test_a_critic_learns_to_tell(kind, critic, sr, hr):
     """And a picture that follows what the critic says is judged better."""
-    objective = Objective(kind, CPU, side=32, critic=critic)
+    objective = Objective(kind, CPU, sides=[32], critic=critic)
     generator = torch.Generator().manual_seed(0)
     for _ in range(12):
         objective(sr, hr, 1e-4, generator)
@@ -210,12 +210,12 @@ def test_a_critic_goes_on_where_it_was(sr, hr):
         return [float(objective(sr, hr, 1e-4, generator)["WGAN_GP"]) for _ in range(count)][-1]
 
     torch.manual_seed(0)
-    whole, generator = Objective("WGAN_GP", CPU, side=32), torch.Generator().manual_seed(0)
+    whole, generator = Objective("WGAN_GP", CPU, sides=[32]), torch.Generator().manual_seed(0)
     steps(whole, generator, 2)
     state, where = whole.state_dict(), generator.get_state()
     state = copy.deepcopy(state)
     later = steps(whole, generator, 2)
-    again, generator = Objective("WGAN_GP", CPU, side=32), torch.Generator()
+    again, generator = Objective("WGAN_GP", CPU, sides=[32]), torch.Generator()
     again.load_state_dict(state)
     generator.set_state(where)
     assert steps(again, generator, 2) == later
@@ -224,4 +224,4 @@ def test_a_critic_goes_on_where_it_was(sr, hr):
 
 def test_critics_that_are_not_there():
     with pytest.raises(UnknownName, match="unknown critic 'pixel'"):
-        Objective("GAN", CPU, side=32, critic="pixel")
+        Objective("GAN", CPU, sides=[32], critic="pixel")

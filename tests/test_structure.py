@@ -28,7 +28,7 @@ FLOORS = [
 LEAVES = {
     "console": {"cli"},
     "config": {"cli", "tasks", "training", "engine", "video"},
-    "recipes": {"cli"},
+    "recipes": {"cli", "tasks"},
     "packaged": {"cli", "tasks", "weights", "data"},
 }
 """Parts beside the floors, and who may import them; they themselves import nothing but errors."""

@@ -349,6 +349,10 @@ def test_a_recipe_can_be_changed_and_is_written_down(photos, small_val, tmp_path
         ({"numbers": ("res_scale=0.1", "features=-4")}, "features"),
         ({"loss": "L4"}, "unknown loss 'L4'"),
         ({"loss": "L1+GAN", "critic": "none"}, "unknown critic 'none'"),
+        ({"loss": "L1+GAN", "model": "mdsr-baseline"}, "--critic srgan is for crops of one size"),
+        ({"loss": "L1+GAN", "critic": "patch", "patch": 4}, "needs crops of 24 pixels, not 8"),
+        ({"loss": "L1+GAN", "critic": "patch", "patch": 12, "fold_tail": True}, "needs crops of 24 pixels, not 20"),
+        ({"loss": "VGG54", "patch": 7}, "VGG54 needs crops of 16 pixels, not 14"),
     ],
 )
 def test_numbers_and_losses_that_cannot_be(photos, small_val, tmp_path, changes, said):
@@ -386,8 +390,45 @@ def test_an_adversarial_training_resumes_with_its_critic(photos, small_val, tmp_
         torch.load(folder / STATE, weights_only=True)["lesson"]["objective"]["critic"] for folder in (again, broken)
     )
     assert all(torch.equal(one[key], two[key]) for key in one)
-    with pytest.raises(BadData, match="another --loss or --critic"):
-        list(train(resumed(broken, {"steps": 7, "critic": "srgan"})))
+    for changes in ({"critic": "srgan"}, {"stream": True}):
+        with pytest.raises(BadData, match=r"another --loss or --critic, or .*--stream"):
+            list(train(resumed(broken, {"steps": 7, **changes})))
+    list(train(resumed(broken, {"steps": 7})))  # what was refused was not kept
+
+
+@pytest.mark.parametrize(("model", "critic"), [("edsr-baseline", "srgan"), ("mdsr-baseline", "patch")])
+def test_critics_see_crops_of_the_size_that_is_compared(photos, small_val, tmp_path, model, critic):
+    """The folded tail leaves out the border; MDSR's crops are of three sizes."""
+    config = settings(
+        photos, small_val, tmp_path / "run", model=model, numbers=("blocks=1",), loss="L1+GAN", critic=critic,
+        patch=14, batch=1, steps=4, fold_tail=True,
+    )  # fmt: skip
+    assert isinstance(list(train(config))[-1], Finished)
+
+
+def test_a_validation_that_was_interrupted_is_made_up_for(photos, small_val, tmp_path, monkeypatch):
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    whole = [record for record in train(settings(photos, small_val, straight)) if isinstance(record, Validation)]
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("refsr_cli.tasks.train._validate", interrupted)
+        for _ in range(2):  # at the first, and at the last step
+            with pytest.raises(KeyboardInterrupt):
+                list(train(resumed(broken, {}) if broken.exists() else settings(photos, small_val, broken)))
+    later = [record for record in train(resumed(broken, {})) if isinstance(record, Validation)]
+    assert later == whole and (broken / "best.safetensors").exists()
+    assert table(broken / "validation.csv") == table(straight / "validation.csv")
+    assert not [record for record in train(resumed(broken, {})) if isinstance(record, Validation)]
+
+
+def test_a_recipe_that_goes_on_says_so(photos, small_val, tmp_path, monkeypatch):
+    small = {"data": photos, "val": str(small_val), "steps": 1, "batch": 1, "patch": 8, "device": "cpu", "loss": "L1"}
+    config = TrainConfig(**{**settings_of("srgan"), **small, "numbers": ("blocks=1",), "out": tmp_path / "run"})
+    started = next(iter(train(config)))
+    assert "--init-from" in (started.note or "")
 
 
 def test_batches_that_explode_are_left_out(photos, small_val, tmp_path, monkeypatch):
@@ -404,6 +445,11 @@ def test_batches_that_explode_are_left_out(photos, small_val, tmp_path, monkeypa
     steps = [record for record in records if isinstance(record, Step)]
     assert [record.skipped for record in steps] == [0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2]
     assert math.isnan(steps[4].loss) and all(record.loss < 5 for record in steps if not math.isnan(record.loss))
+    monkeypatch.setattr(  # what a critic says may be negative, and has no usual
+        Enlarging, "losses", lambda self, *arguments: {**losses_of(self, *arguments), "WGAN_GP": torch.tensor(-1e4)}
+    )
+    records = list(train(settings(photos, small_val, tmp_path / "critical", steps=6, skip_above=5.0)))
+    assert max(record.skipped for record in records if isinstance(record, Step)) == 0
     monkeypatch.setattr(Enlarging, "losses", lambda self, *arguments: {"L1": losses_of(self, *arguments)["L1"] / 0})
     with pytest.raises(RefsrError, match="50 batches in a row"):
         list(train(settings(photos, small_val, tmp_path / "hopeless", steps=100, skip_above=5.0)))

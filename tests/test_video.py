@@ -13,6 +13,7 @@ from refsr_cli.errors import BadImage, BadSetting, Failed
 from refsr_cli.images import Picture, read_image
 from refsr_cli.inference.upscaler import Upscaler, finished
 from refsr_cli.models import build
+from refsr_cli.tasks.upscale import upscale
 from refsr_cli.tasks.video import PART, Progress, Skipped, UpscaledVideo, upscale_videos
 from refsr_cli.video import open_clip, read_frames
 
@@ -20,6 +21,7 @@ av = pytest.importorskip("av")
 WIDTH, HEIGHT, COUNT = 48, 32, 2 * PART + 10
 UNEVEN = [3 * number + number % 2 for number in range(COUNT)]
 """Times of the frames: a rate that varies."""
+COLOUR = (200, 40, 90)
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,29 @@ def clip(tmp_path_factory) -> Path:
             heard = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
             heard.rate, heard.pts = 8000, 1024 * number
             container.mux(sound.encode(heard))
+        container.mux(sound.encode(None))
+    return path
+
+
+def small_clip(path: Path, *, count: int = 7, codec: str = "libx264", **colours: int) -> Path:
+    """Some plain frames of an odd shape, with a short tone in MP3."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream(codec, rate=25, options={"crf": "4"})
+        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        video.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        for name, value in colours.items():
+            setattr(video.codec_context, name, value)
+        sound = container.add_stream("mp3", rate=44100, layout="mono")
+        sound.metadata["language"], container.metadata["title"] = "deu", "A film"
+        matrix = {6: 5}.get(colours.get("colorspace", 6), colours.get("colorspace", 5))
+        for _ in range(count):
+            rgb = av.VideoFrame.from_ndarray(np.full((HEIGHT, WIDTH, 3), COLOUR, np.uint8), format="rgb24")
+            made = {"src_color_range": 2, "dst_color_range": 1, "src_colorspace": matrix, "dst_colorspace": matrix}
+            container.mux(video.encode(rgb.reformat(format="yuv420p", **made)))
+        container.mux(video.encode(None))
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1152), np.float32), format="fltp", layout="mono")
+        silence.rate, silence.pts = 44100, 0
+        container.mux(sound.encode(silence))
         container.mux(sound.encode(None))
     return path
 
@@ -108,6 +133,65 @@ def test_names_and_files_that_are_there(clip, tmp_path):
     assert isinstance(next(iter(run(video, skip_existing=True))), Skipped)
     (*_, refused) = run(video)
     assert isinstance(refused, Failed) and "--overwrite" in refused.message
+
+
+@pytest.mark.parametrize(
+    "colours",
+    [
+        {},
+        {"colorspace": 1, "color_primaries": 1, "color_trc": 1},
+        {"colorspace": 6, "color_primaries": 6, "color_trc": 6},
+        {"colorspace": 9, "color_primaries": 9, "color_trc": 14},
+    ],
+)
+def test_colours_shape_and_titles_are_kept(tmp_path, colours):
+    source, target = small_clip(tmp_path / "a.mkv", **colours), tmp_path / "b.mkv"
+    *_, done = run(source, output=target)
+    assert isinstance(done, UpscaledVideo) and (done.frames, done.kept) == (7, 0)
+    before, after = open_clip(source), open_clip(target)
+    assert (after.colours, after.pixel_shape, after.sounds) == (before.colours, Fraction(4, 3), ("mp3",))
+    if colours:
+        assert after.colours == tuple(colours.values())
+    for frame in read_frames(after):
+        assert np.abs(frame.pixels.astype(float).mean((0, 1)) - COLOUR).max() < 2.5
+    with av.open(str(target)) as container:
+        assert container.metadata["title"] == "A film" and container.streams.audio[0].metadata["language"] == "deu"
+
+
+def test_what_a_file_cannot_hold_is_said_before_any_work(tmp_path):
+    source = small_clip(tmp_path / "a.mkv")
+    (*others, refused) = run(source, output=tmp_path / "b.webm")
+    assert isinstance(refused, Failed) and "cannot hold the sound" in refused.message and "mp3" in refused.message
+    assert not [record for record in others if isinstance(record, Progress)]
+    hdr = small_clip(tmp_path / "hdr.mkv", colorspace=9, color_primaries=9, color_trc=16)
+    (*_, refused) = run(hdr)
+    assert isinstance(refused, Failed) and "HDR (PQ)" in refused.message
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mkv", "hdr.mkv"]
+
+
+def test_a_clip_shorter_than_a_part_is_kept_too(tmp_path, monkeypatch):
+    """It was interrupted between its last frame and the joining; with other weights nothing of it is used."""
+    source = small_clip(tmp_path / "a.mkv")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    for weights, kept in (("edsr-baseline-x2", 7), ("edsr-baseline-x4", 0)):
+        with monkeypatch.context() as patched:
+            patched.setattr("refsr_cli.tasks.video.join_parts", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                list(run(source, model=None, weights="edsr-baseline-x2", scale=2, overwrite=True))
+        *_, done = run(source, model=None, weights=weights, scale=2, overwrite=True)
+        assert isinstance(done, UpscaledVideo) and (done.frames, done.kept) == (7, kept)
+
+
+def test_patterns_and_folders(tmp_path):
+    for name in ("a.mkv", "b.mkv"):
+        small_clip(tmp_path / name, count=2)
+    done = [record for record in run(tmp_path / "*.mkv") if isinstance(record, UpscaledVideo)]
+    assert [Path(record.target).name for record in done] == ["a_x2.mkv", "b_x2.mkv"]
+    (missing,) = upscale(UpscaleConfig(inputs=(str(tmp_path),)))
+    assert isinstance(missing, Failed) and f"{tmp_path / '*'}.mkv" in missing.message
 
 
 @pytest.mark.parametrize(

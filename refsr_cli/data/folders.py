@@ -2,7 +2,7 @@
 
 import glob
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from refsr_cli.errors import BadData
@@ -14,10 +14,10 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in FORMATS and not path.name.startswith(".") and path.is_file()
 
 
-def match_images(pattern: str) -> list[Path]:
-    """The images that a pattern such as `a/*.png` stands for, in order of path; `**` is any folders."""
+def match_files(pattern: str, wanted: Callable[[Path], bool]) -> list[Path]:
+    """The `wanted` files that a pattern such as `a/*.png` stands for, in order of path; `**` is any folders."""
     found = sorted(Path(match) for match in glob.glob(pattern, recursive=True))  # noqa: PTH207 (may be absolute)
-    return [path for path in found if is_image(path)]
+    return [path for path in found if wanted(path)]
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -39,6 +39,14 @@ def find_images(folder: Path) -> list[Path]:
     if not found:
         raise BadData(f"{folder} holds no image ({', '.join(FORMATS)})")
     return found
+
+
+def find_photos(folder: Path, span: tuple[int, int] | None = None) -> list[Path]:
+    """The photos below `folder` to learn from: in DIV2K's published layout not those to validate on, nor the
+    low-resolution ones; within `span`, as `numbered` has it. Raises BadData."""
+    train = folder / "DIV2K_train_HR"
+    paths = find_images(train if train.is_dir() else folder)
+    return numbered(paths, span) if span else paths
 
 
 def numbered(paths: Sequence[Path], span: tuple[int, int]) -> list[Path]:

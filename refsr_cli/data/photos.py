@@ -1,8 +1,9 @@
 """Training photos decoded once into one block of bytes; crops are gathered from it wherever it lies, CPU or GPU."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -23,20 +24,6 @@ class _Block:
     height: Tensor
     width: Tensor
 
-    @classmethod
-    def of(cls, images: list[Tensor], device: torch.device) -> "_Block":
-        """From (3, H, W) uint8 images."""
-        sizes = torch.tensor([image.numel() for image in images])
-        pixels = torch.empty(int(sizes.sum()), dtype=torch.uint8, device=device)
-        for part, image in zip(pixels.split(sizes.tolist()), images, strict=True):
-            part.copy_(image.reshape(-1))
-        return cls(
-            pixels=pixels,
-            start=(sizes.cumsum(0) - sizes).to(device),
-            height=torch.tensor([image.shape[1] for image in images], device=device),
-            width=torch.tensor([image.shape[2] for image in images], device=device),
-        )
-
     def crops(self, image: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
         """The crops of `size` at `top`, `left` (B,) of the images numbered `image` (B,): (B, 3, size, size) float."""
 
@@ -52,38 +39,58 @@ class _Block:
         return self.pixels[index].float().div(255)
 
 
+class _Packing:
+    """Images laid end to end as they come, so that none is held twice."""
+
+    def __init__(self) -> None:
+        self._bytes, self._sizes = bytearray(), list[tuple[int, int]]()
+
+    def add(self, image: Tensor) -> None:
+        """(3, H, W) uint8."""
+        self._bytes.extend(memoryview(image.contiguous().numpy()).cast("B"))
+        self._sizes.append((image.shape[1], image.shape[2]))
+
+    def block(self, device: torch.device) -> _Block:
+        """All that were added, at least one."""
+        height, width = torch.tensor(self._sizes, device=device).unbind(1)
+        sizes = 3 * height * width
+        pixels = torch.frombuffer(self._bytes, dtype=torch.uint8).to(device)
+        return _Block(pixels=pixels, start=sizes.cumsum(0) - sizes, height=height, width=width)
+
+
 class PhotoSet:
     """Pairs of crops from photos that are all in memory, for one scale or several."""
 
     def __init__(
         self,
-        photos: Sequence[Tensor],
+        photos: Iterable[Tensor],
         scales: Sequence[int],
         patch: int,
         device: torch.device,
-        given: Sequence[Mapping[int, Tensor]] | None = None,
+        given: Iterable[Mapping[int, Tensor]] | None = None,
     ) -> None:
-        """`photos` are (3, H, W) uint8; those smaller than a crop of `patch` low-resolution pixels are left out.
+        """`photos` are (3, H, W) uint8, taken one by one; those smaller than a crop of `patch` low-resolution pixels are
+        left out.
 
         The low-resolution images are made from whole photos, so that a crop has no border of its own, unless they are
         `given`: for each photo those of each scale, which begin at its upper left corner.
         Raises BadData when no photo is left, and for a low-resolution image that is not of its photo's size.
         """
         side = max(scales) * patch
-        cropped = [modcrop(photo, math.lcm(*scales)) for photo in photos]
-        large = [number for number, image in enumerate(cropped) if min(image.shape[1:]) >= side]
-        images = [cropped[number] for number in large]
-        if not images:
+        large, small = _Packing(), {scale: _Packing() for scale in scales}
+        self.count, self.patch = 0, patch
+        for photo, its in zip(photos, repeat(None) if given is None else given, strict=False):
+            image = modcrop(photo, math.lcm(*scales))
+            if min(image.shape[1:]) < side:
+                continue
+            large.add(image)
+            for scale in scales:
+                small[scale].add(_shrunk(image, scale, device) if its is None else _fitted(its[scale], image, scale))
+            self.count += 1
+        if not self.count:
             raise BadData(f"no photo is as large as a crop of {side} pixels; give larger photos or a smaller patch")
-        self.count, self.patch = len(images), patch
-        self._hr = _Block.of(images, device)
-        self._lr = {}
-        for scale in scales:
-            if given is None:
-                small = [_shrunk(image, scale, device) for image in images]
-            else:
-                small = [_fitted(given[number][scale], cropped[number], scale) for number in large]
-            self._lr[scale] = _Block.of(small, device)
+        self._hr = large.block(device)
+        self._lr = {scale: packing.block(device) for scale, packing in small.items()}
         area = (self._hr.height * self._hr.width).cpu().double()
         self._share = area / area.sum()
 
@@ -153,6 +160,7 @@ class PhotoDraws:
 
     def __init__(self, photos: PhotoSet, size: int, candidates: int = 1, part: slice = slice(None)) -> None:
         self.photos, self.size, self.candidates, self.part = photos, size, candidates, part
+        self.unusable = 0
 
     def draw(self, scale: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The next batch, as `PhotoSet.batch` gives it."""

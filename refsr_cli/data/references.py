@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from refsr_cli.data.folders import find_images, images_in, match_images
+from refsr_cli.data.folders import find_images, images_in, is_image, match_files
 from refsr_cli.errors import BadData, BadSetting, Failed, RefsrError
 from refsr_cli.images import read_rgb8
 from refsr_cli.reference.bank import SMALLEST_SIDE, Reference, open_reference
@@ -26,7 +26,7 @@ def find_references(names: Sequence[str], *, recursive: bool = False) -> dict[Pa
             found[path] = True
             continue
         else:
-            files = match_images(name)
+            files = match_files(name, is_image)
         if not files:
             hint = "; --recursive looks into the folders in it too" if path.is_dir() else ""
             raise BadData(f"the reference {name} {f'is a folder without images{hint}' if hint else 'is not there'}")

@@ -13,6 +13,7 @@ from typing import BinaryIO, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 
 from refsr_cli.errors import BadFile, BadImage, BadSetting, OutOfMemory, UnknownName
@@ -107,6 +108,15 @@ def read_image(path: Path, *, allow_large: bool = False) -> Picture:
     8-bit sRGB. Raises BadImage when it cannot be read, or has more than `LARGE` pixels and not `allow_large`.
     """
     return _read(str(path), lambda: _read_file(path), allow_large)
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of the picture in `path`, as it says itself without being decoded; (0, 0) where it does not."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except Exception:  # what a damaged file raises may be anything
+        return 0, 0
 
 
 def read_rgb8(path: Path) -> Tensor:

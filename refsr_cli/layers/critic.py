@@ -1,8 +1,10 @@
 """Critics: nets that tell real pictures from made ones, for adversarial losses."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
+
+from refsr_cli.errors import BadSetting
 
 _SLOPE = 0.2
 
@@ -14,10 +16,13 @@ def _norm(features: int, normed: bool) -> nn.Module:
 class SRGANCritic(nn.Sequential):
     """Ledig et al. 2017, Fig. 4: eight convolutions, every second one halving, and two dense layers.
 
-    (N, 3, side, side) -> (N, 1), a logit
+    (N, 3, side, side) -> (N, 1), a logit. Raises BadSetting where there are several sides.
     """
 
-    def __init__(self, side: int, normed: bool) -> None:
+    def __init__(self, sides: Sequence[int], normed: bool) -> None:
+        if len(set(sides)) > 1:
+            raise BadSetting("--critic srgan is for crops of one size, and this net has several scales; use patch")
+        side = sides[0]
         widths = [64, 64, 128, 128, 256, 256, 512, 512]
         stages: list[nn.Module] = []
         before = 3
@@ -32,9 +37,14 @@ class SRGANCritic(nn.Sequential):
 
 class PatchCritic(nn.Sequential):
     """PatchGAN, Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017: an answer
-    for every place, each of which sees 70 pixels a side.   (N, 3, H, W) -> (N, 1, h, w), logits"""
+    for every place, each of which sees 70 pixels a side.   (N, 3, H, W) -> (N, 1, h, w), logits. Raises BadSetting for sides that are too small."""
 
-    def __init__(self, side: int, normed: bool) -> None:
+    SMALLEST = 24
+    """Pixels that leave something to answer for."""
+
+    def __init__(self, sides: Sequence[int], normed: bool) -> None:
+        if min(sides) < self.SMALLEST:
+            raise BadSetting(f"--critic patch needs crops of {self.SMALLEST} pixels, not {min(sides)}; give a larger --patch")
         stages: list[nn.Module] = [nn.Conv2d(3, 64, 4, stride=2, padding=1), nn.LeakyReLU(_SLOPE, inplace=True)]
         for before, width, stride in ((64, 128, 2), (128, 256, 2), (256, 512, 1)):
             stages.append(nn.Conv2d(before, width, 4, stride=stride, padding=1))
@@ -54,8 +64,8 @@ class Centred(nn.Module):
         return answer
 
 
-CRITICS: Mapping[str, Callable[[int, bool], nn.Module]] = {
-    "srgan": lambda side, normed: Centred(SRGANCritic(side, normed)),
-    "patch": lambda side, normed: Centred(PatchCritic(side, normed)),
+CRITICS: Mapping[str, Callable[[Sequence[int], bool], nn.Module]] = {
+    "srgan": lambda sides, normed: Centred(SRGANCritic(sides, normed)),
+    "patch": lambda sides, normed: Centred(PatchCritic(sides, normed)),
 }
-"""From the side of the pictures, and whether to normalise over the batch."""
+"""From the sides that the pictures may have, and whether to normalise over the batch."""

@@ -1,6 +1,7 @@
 """Every model by name. Adding one is a file in this folder and a row here."""
 
 import ast
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -15,7 +16,7 @@ from refsr_cli.models.refnet import RefNet, RefNetConfig
 from refsr_cli.models.srdensenet import SRDenseNet, SRDenseNetConfig
 from refsr_cli.models.srresnet import SRResNet, SRResNetConfig
 
-__all__ = ["MODELS", "ModelSpec", "SRModel", "build", "numbers_of"]
+__all__ = ["MODELS", "ModelSpec", "SRModel", "build", "fingerprint", "numbers_of"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,14 @@ def build(name: str, scale: int, config: dict[str, Any] | None = None) -> SRMode
         raise BadSetting(f"model '{name}' cannot be built from {config}: {error}") from None
     model: SRModel = spec.net(chosen, scale)
     return model
+
+
+def fingerprint(model: SRModel) -> str:
+    """Tells a net with its weights from any other: a checksum of its numbers and of every weight."""
+    told = hashlib.sha256(repr(model.config).encode())
+    for name, value in sorted(model.state_dict().items()):
+        told.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return told.hexdigest()
 
 
 _KINDS = {int: "a whole number above 0", float: "a number above 0", bool: "true or false,", str: "a word"}

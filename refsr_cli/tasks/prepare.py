@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from refsr_cli.config import PrepareConfig
-from refsr_cli.data.folders import find_images, numbered
+from refsr_cli.data.folders import find_photos
 from refsr_cli.data.lmdb import write_lmdb
 from refsr_cli.errors import BadSetting
 
@@ -30,9 +30,7 @@ def prepare(config: PrepareConfig) -> Iterator[Cutting]:
     """Writes `config.output`. Raises BadSetting where it is there already, BadData, and BadFile."""
     if config.output.exists() and not config.overwrite:
         raise BadSetting(f"{config.output} is there already; --overwrite replaces it")
-    paths = find_images(config.data)
-    if config.span:
-        paths = numbered(paths, config.span)
+    paths = find_photos(config.data, config.span)
     begin = told = time.monotonic()
     for done, kept, skipped in write_lmdb(config.output, paths, config.side, config.step):
         now = time.monotonic()

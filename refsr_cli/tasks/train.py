@@ -15,6 +15,7 @@ from torch import Tensor
 
 from refsr_cli.config import CONFIG, TrainConfig
 from refsr_cli.data.benchmarks import Benchmark, find_training_photos, open_benchmark, trial_photos
+from refsr_cli.data.folders import find_photos
 from refsr_cli.data.pairs import PairWindows, find_pairs
 from refsr_cli.data.reference_sets import choose_references, targets_among
 from refsr_cli.errors import BadSetting
@@ -25,12 +26,13 @@ from refsr_cli.inference.upscaler import Upscaler
 from refsr_cli.layers.resample import resize
 from refsr_cli.metrics import PROTOCOLS, Scores, score
 from refsr_cli.models import MODELS
+from refsr_cli.recipes import RECIPES
 from refsr_cli.training.group import Group, grouped_device, joined
 from refsr_cli.training.journal import SHOWN, STEPS, VALIDATION, Journal, middle
 from refsr_cli.training.lessons import Enlarging, Lesson, Merging
 from refsr_cli.training.loop import Clock, interrupts_deferred
 from refsr_cli.training.offers import OfferSet, Preparing, prepare, prepared_folder
-from refsr_cli.training.photos import find_photos, open_photos
+from refsr_cli.training.photos import open_photos
 from refsr_cli.training.run import STATE, Run, learning_rate_at
 
 PACE_STEPS = 10
@@ -109,6 +111,8 @@ class Finished:
     weights: Path
     best: Path
     seconds: float
+    unusable: int
+    """Photos read as they were needed that could not be used; one may be counted several times."""
     kind: str = "finished"
 
 
@@ -136,18 +140,22 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
         raise BadSetting(f"--pairs and --prepared are for nets that merge references, and {config.model} does not")
     benchmark = _open_validation(config)
     next(benchmark.samples(config.scale))  # what is wrong with it is said now, not hours later
-    run.teach((yield from _prepare_lesson(run, benchmark)))
+    lesson = yield from _prepare_lesson(run, benchmark)
+    run.teach(lesson)
+    if config.resume and group.leads:  # only now: settings that the checkpoint does not take are not kept
+        _keep_settings(run)
     begin = saved = time.monotonic()
     clock = Clock()
     with interrupts_deferred() as interrupted, _saved_when_closed(run):
         stop = group.any(interrupted.is_set())
+        if run.step and _is_milestone(run) and not stop:
+            yield from _validate_once(run, benchmark)  # what an interruption left undone
         while run.step < config.steps and not stop:
             run.advance()
             if clock.tick() == PACE_STEPS:
                 pace = clock.pace
                 yield Pace(config.steps, pace, (config.steps - run.step) / pace)
-            milestone = run.step == config.steps or run.step % config.validate_every == 0
-            save = milestone or group.any(time.monotonic() - saved > config.checkpoint_minutes * 60)
+            save = _is_milestone(run) or group.any(time.monotonic() - saved > config.checkpoint_minutes * 60)
             if save or run.step % config.log_every == 0:
                 terms, pace = run.take_losses(), clock.lap()
                 yield _noted(run, _progress(run, terms, pace))
@@ -155,15 +163,19 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
                 run.save()
                 saved = time.monotonic()
             stop = group.any(interrupted.is_set())
-            if milestone and not stop:
+            if _is_milestone(run) and not stop:
                 with clock.stopped():
-                    if group.leads:
-                        yield from _validate(run, benchmark)
-                    group.wait()
+                    yield from _validate_once(run, benchmark)
         if stop:
             run.save()
             raise KeyboardInterrupt(f"step {run.step:,} is saved, go on with --resume {out}")
-    yield Finished(run.step, out / "model.safetensors", out / "best.safetensors", time.monotonic() - begin)
+    seconds = time.monotonic() - begin
+    yield Finished(run.step, out / "model.safetensors", out / "best.safetensors", seconds, lesson.unusable)
+
+
+def _is_milestone(run: Run) -> bool:
+    """Whether the weights of this step are to be scored."""
+    return run.step == run.config.steps or run.step % run.config.validate_every == 0
 
 
 def _open_validation(config: TrainConfig) -> Benchmark:
@@ -209,6 +221,13 @@ def _noted(run: Run, record: Step) -> Step:
     return record
 
 
+def _validate_once(run: Run, benchmark: Benchmark) -> Iterator[Validation]:
+    """One process scores the weights, where they were not scored already; the others wait for it."""
+    if run.journal and not run.journal.has_validation(run.step):
+        yield from _validate(run, benchmark)
+    run.group.wait()
+
+
 def _validate(run: Run, benchmark: Benchmark) -> list[Validation]:
     """Scores the averaged weights at each scale of the net, and keeps them when they are the best so far."""
     model = run.smoothed
@@ -246,13 +265,14 @@ def _scored(run: Run, benchmark: Benchmark, scale: int) -> Scores:
     return Scores(fmean(item.psnr for item in scores), fmean(item.ssim for item in scores))
 
 
-def _as_json(config: TrainConfig) -> str:
-    """The config for `resumed`, with paths that hold from any working directory."""
+def _keep_settings(run: Run) -> None:
+    """Writes the config for `resumed`, with paths that hold from any working directory. Raises BadFile."""
+    config = run.config
     fields = asdict(config)
     resolved = {name: str(value.resolve()) for name, value in fields.items() if isinstance(value, Path)}
     if config.val and Path(config.val).exists():
         resolved["val"] = str(Path(config.val).resolve())
-    return json.dumps({**fields, **resolved}, indent=2)
+    write_atomically(run.out / CONFIG, json.dumps({**fields, **resolved}, indent=2).encode())
 
 
 def _prepare_lesson(run: Run, benchmark: Benchmark) -> Generator[Started | Preparing, None, Lesson]:
@@ -267,10 +287,13 @@ def _prepare_lesson(run: Run, benchmark: Benchmark) -> Generator[Started | Prepa
     def started(photos: int, pairs: int, skipped: int) -> Started:
         if run.group.leads:
             make_folder(run.out)
-            write_atomically(run.out / CONFIG, _as_json(config).encode())
+            if not config.resume:
+                _keep_settings(run)
             run.journal = Journal(run.out, run.step)
         learned = sum(parameter.numel() for parameter in run.learned)
         notes = [run.origin] if run.origin else []
+        if config.recipe and RECIPES[config.recipe].goes_on and not config.init_from:
+            notes.append(f"recipe '{config.recipe}' goes on from a trained net; --init-from names it")
         if run.model.merges_refs and not targets_among(benchmark.paths()):
             notes.append(f"{benchmark.name} has no references: what is learned does not show there; give another --val")
         note = "; ".join(notes) or None
@@ -284,7 +307,7 @@ def _prepare_lesson(run: Run, benchmark: Benchmark) -> Generator[Started | Prepa
         yield started(count, 0, skipped)
         return lesson
     pairs = find_pairs(config.pairs) if config.pairs else []
-    photos = find_photos(config, data) if data else []
+    photos = find_photos(data, config.train_range) if data else []
     yield started(len(photos), len(pairs), 0)
     windows = PairWindows(photos, pairs, config.patch * run.model.scale, config.foreign, config.seed)
     net = run.smoothed.eval()

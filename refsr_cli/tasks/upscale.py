@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from refsr_cli.comparison import compare
-from refsr_cli.config import DEFAULT_SCALE, UpscaleConfig
-from refsr_cli.data.folders import is_image, match_images
+from refsr_cli.config import DEFAULT_SCALE, VIDEOS, UpscaleConfig
+from refsr_cli.data.folders import is_image, match_files
 from refsr_cli.data.references import find_references, open_reference_file
-from refsr_cli.engine import open_upscaler
+from refsr_cli.engine import Progress, Skipped, open_upscaler
 from refsr_cli.errors import BadData, BadFile, BadImage, BadSetting, Failed, RefsrError, UnknownName
 from refsr_cli.files import make_folder
 from refsr_cli.images import FORMATS, Picture, check_size, read_image, write_image
@@ -21,16 +21,6 @@ from refsr_cli.reference.bank import RefBank, Reference
 
 LARGEST_RESULT = 2_000_000_000
 """Pixels above which a result is made only when asked to: a slip of the finger may fill the memory."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Work done on one file, in input pixels of all passes together."""
-
-    source: str
-    done: int
-    total: int
-    kind: str = "progress"
 
 
 @dataclass(frozen=True)
@@ -57,15 +47,6 @@ class RefSkipped:
     named: bool
     """Whether it was named itself, not by a folder or a pattern: then something named could not be done."""
     kind: str = "ref_skipped"
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """One file whose target was there already."""
-
-    source: str
-    target: str
-    kind: str = "skipped"
 
 
 @dataclass(frozen=True)
@@ -180,7 +161,7 @@ def _upscale_one(
     if job.target.exists() and not config.overwrite:
         raise BadImage(f"{job.target} exists already; give --overwrite, --skip-existing or another --output")
     picture = read_image(job.source, allow_large=config.allow_large)
-    width, height = _target_size(picture, config)
+    width, height = config.size_for(picture.width, picture.height)
     if width * height > LARGEST_RESULT and not config.allow_large:
         raise BadImage(f"{job.source} would become {width}x{height} pixels; if that is right, add --allow-large")
     check_size(job.target, width, height)
@@ -210,17 +191,6 @@ def _upscale_one(
     )
 
 
-def _target_size(picture: Picture, config: UpscaleConfig) -> tuple[int, int]:
-    """Width and height to reach."""
-    if config.size:
-        return config.size
-    if config.long_side:
-        factor = config.long_side / max(picture.width, picture.height)
-        return max(1, round(picture.width * factor)), max(1, round(picture.height * factor))
-    scale = config.scale or DEFAULT_SCALE
-    return picture.width * scale, picture.height * scale
-
-
 @dataclass(frozen=True)
 class _Input:
     file: Path
@@ -243,11 +213,13 @@ def _find_inputs(config: UpscaleConfig) -> tuple[list[_Input], list[Failed]]:
                 own = config.output.resolve()  # results of an earlier run
                 images = [image for image in images if own not in image.file.resolve().parents]
             hint = "" if config.recursive else "; --recursive looks into the folders in it too"
+            if video := next((file for file in files if file.suffix.lower() in VIDEOS), None):
+                hint = f"; its videos are meant by '{path / '*'}{video.suffix}'"
             problem = f"{name} is a folder without images{hint}"
         elif path.exists() or path.is_symlink():
             images, problem = [_Input(path, Path(path.name), None)], ""
         else:
-            images = [_Input(file, Path(file.name), None) for file in match_images(name)]
+            images = [_Input(file, Path(file.name), None) for file in match_files(name, is_image)]
             problem = f"{name} is not there"
         if not images:
             missing.append(Failed(name, problem))

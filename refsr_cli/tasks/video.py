@@ -8,26 +8,19 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+from refsr_cli import __version__
 from refsr_cli.config import DEFAULT_SCALE, UpscaleConfig
-from refsr_cli.engine import open_upscaler
+from refsr_cli.data.folders import match_files
+from refsr_cli.engine import Progress, Skipped, open_upscaler
 from refsr_cli.errors import BadImage, BadSetting, Failed, RefsrError
 from refsr_cli.files import make_folder, write_atomically
 from refsr_cli.images import Picture
 from refsr_cli.inference.upscaler import Upscaler, Using, finished
-from refsr_cli.video import Clip, Frame, codec_for, join_parts, open_clip, read_frames, write_part
+from refsr_cli.models import fingerprint
+from refsr_cli.video import Clip, Frame, check_sound, codec_for, is_video, join_parts, open_clip, read_frames, write_part
 
 PART = 48
 """Frames that are encoded together, and lost at most when it is interrupted."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Frames done."""
-
-    source: str
-    done: int
-    total: int
-    kind: str = "progress"
 
 
 @dataclass(frozen=True)
@@ -45,21 +38,12 @@ class UpscaledVideo:
     kind: str = "video"
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """One video whose target was there already."""
-
-    source: str
-    target: str
-    kind: str = "skipped"
-
-
 def upscale_videos(
     config: UpscaleConfig, on_download: Callable[[int, int | None], None] | None = None
 ) -> Iterator[Using | Progress | UpscaledVideo | Skipped | Failed]:
     """Enlarges every input, all of them videos. What is wrong with the request is raised, what is wrong with one file
     is yielded as Failed."""
-    sources = [Path(name) for name in config.inputs]
+    sources = [path for name in config.inputs for path in _named(name)]
     for option, value in (("--ref", config.refs), ("--format", config.format), ("--quality", config.quality)):
         if value:
             raise BadSetting(f"{option} is for pictures, not for videos")
@@ -77,7 +61,9 @@ def upscale_videos(
         try:
             if target.exists() and not config.overwrite:
                 raise BadImage(f"{target} exists already; give --overwrite, --skip-existing or another --output")
-            yield from _upscale_one(open_clip(source), target, upscaler, using, config, codecs[source])
+            clip = open_clip(source)
+            check_sound(clip, target)
+            yield from _upscale_one(clip, target, upscaler, using, config, codecs[source])
         except (RefsrError, OSError) as error:
             yield Failed(str(source), str(error))
 
@@ -88,9 +74,10 @@ def _upscale_one(
     begin = time.perf_counter()
     width, height = _size(clip, config)
     folder = target.with_name(f".{target.name}.parts")
-    _open_parts(folder, {**_told(clip), **asdict(using), "width": width, "height": height, "codec": codec})
-    parts = sorted(folder.glob("*.nut"))
-    kept = done = len(parts) * PART
+    made = {"width": width, "height": height, "codec": codec, "refsr": __version__}
+    _open_parts(folder, {**_told(clip), **asdict(using), "net": fingerprint(upscaler.model), **made})
+    parts = sorted(folder.glob("*.nut"))  # each named after the frames that are done with it
+    kept = done = int(parts[-1].stem) if parts else 0
     frames = read_frames(clip, done)
     total = clip.frames or done + 1
     yield Progress(str(clip.path), min(done, total), total)
@@ -103,7 +90,7 @@ def _upscale_one(
             done += 1
             yield Progress(str(clip.path), min(done, total), max(done, total))
         if larger:
-            parts.append(folder / f"{len(parts):06d}.nut")
+            parts.append(folder / f"{done:09d}.nut")
             write_part(parts[-1], clip, larger, codec)
         if len(larger) < PART:
             break
@@ -112,7 +99,7 @@ def _upscale_one(
     join_parts(parts, clip, target)
     shutil.rmtree(folder)
     seconds = time.perf_counter() - begin
-    yield UpscaledVideo(str(clip.path), str(target), width, height, done, min(kept, done), seconds)
+    yield UpscaledVideo(str(clip.path), str(target), width, height, done, kept, seconds)
 
 
 def _told(clip: Clip) -> dict[str, str | int]:
@@ -136,10 +123,14 @@ def _size(clip: Clip, config: UpscaleConfig) -> tuple[int, int]:
         if config.size[0] % 2 or config.size[1] % 2:
             raise BadSetting(f"--size {config.size[0]}x{config.size[1]}: the sides of a video are even")
         return config.size
-    longest = max(clip.width, clip.height)
-    factor = config.long_side / longest if config.long_side else config.scale or DEFAULT_SCALE
-    width, height = (max(2, 2 * round(side * factor / 2)) for side in (clip.width, clip.height))
+    width, height = (max(2, side + side % 2) for side in config.size_for(clip.width, clip.height))
     return width, height
+
+
+def _named(name: str) -> list[Path]:
+    """The videos that `name`, a path or a pattern, stands for."""
+    path = Path(name)
+    return [path] if path.exists() else match_files(name, is_video) or [path]
 
 
 def _target(source: Path, config: UpscaleConfig) -> Path:

@@ -41,6 +41,10 @@ class Journal:
 
             self._events = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
 
+    def has_validation(self, step: int) -> bool:
+        """Whether the weights of `step` were scored."""
+        return any(int(row["step"]) == step for row in _read(self.folder / VALIDATION))
+
     def note(self, table: str, row: Row) -> None:
         """Adds `row` with its `step` to `table`, one of the names above. Raises BadFile."""
         path = self.folder / table

@@ -20,6 +20,11 @@ _SAFETY = 0.5
 class Lesson(Protocol):
     """One way to teach."""
 
+    @property
+    def unusable(self) -> int:
+        """Examples that were wanted and could not be used."""
+        ...
+
     def forward(self, model: SRModel) -> Callable[..., Any]:
         """The function of the net that is trained: what may be compiled, and runs in lower precision."""
         ...
@@ -44,15 +49,20 @@ class Enlarging:
 
     def __init__(self, examples: Examples, config: TrainConfig, model: SRModel, group: Group) -> None:
         """Raises what `Objective` raises."""
+        scales = model.scales if model.multi_scale else (model.scale,)
         self.examples, self.config, self.model = examples, config, model
         self._objective = Objective(
             config.loss,
             group.device,
-            side=config.patch * model.scale,
+            sides=[scale * (config.patch - 2 * config.fold_tail) for scale in scales],  # its border is left out
             critic=config.critic,
             luma_only=model.luma_only,
             share=group.share,
         )
+
+    @property
+    def unusable(self) -> int:
+        return self.examples.unusable
 
     def forward(self, model: SRModel) -> Callable[..., Any]:
         return model.forward_folded if self.config.fold_tail else model.forward
@@ -65,7 +75,7 @@ class Enlarging:
         scale = self.model.scale
         lr, hr = self.examples.draw(scale, generator)
         sr = forward(lr.to(memory_format=torch.channels_last)).float()
-        border = scale if self.config.fold_tail else 0
+        border = scale * self.config.fold_tail
         inside = slice(border, hr.shape[-1] - border)
         return self._objective(sr[..., inside, inside], hr[..., inside, inside], learning_rate, generator)
 
@@ -82,6 +92,10 @@ class Merging:
 
     def __init__(self, offers: OfferSet, config: TrainConfig, group: Group) -> None:
         self.offers, self.config, self.part = offers, config, group.part(config.batch)
+
+    @property
+    def unusable(self) -> int:
+        return 0  # each was made beforehand
 
     def forward(self, model: SRModel) -> Callable[..., Any]:
         return model.merge

@@ -1,7 +1,8 @@
 """The photos that a training names, opened in the way that suits them: in memory, or read as they are needed."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import tee
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,20 +11,25 @@ from torch import Tensor
 
 from refsr_cli.config import TrainConfig
 from refsr_cli.data.benchmarks import lr_file
-from refsr_cli.data.folders import find_images, numbered
+from refsr_cli.data.folders import find_photos
 from refsr_cli.data.lmdb import LmdbPhotos, is_lmdb
 from refsr_cli.data.photos import PhotoDraws, PhotoSet
 from refsr_cli.data.stream import Files, PhotoStream
 from refsr_cli.errors import BadData, BadSetting, RefsrError
-from refsr_cli.images import read_rgb8
+from refsr_cli.images import read_rgb8, size_of
 from refsr_cli.training.group import Group
 
 MANY = 4000
-"""Photos above which they are read as they are needed, where it is not said otherwise."""
+MOST_BYTES = 8 * 2**30
+"""Photos, and bytes of them when they are decoded, above which they are read as they are needed, where it is not said
+otherwise: DIV2K is kept in memory."""
 
 
 class Examples(Protocol):
     """Batches of crops."""
+
+    unusable: int
+    """Photos that turned out not to be usable when they were needed; one may be counted several times."""
 
     def draw(self, scale: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The next batch: lr (N, 3, h, w) and hr (N, 3, scale*h, scale*w), float in [0, 1]."""
@@ -38,20 +44,12 @@ class Examples(Protocol):
         ...
 
 
-def find_photos(config: TrainConfig, data: Path) -> list[Path]:
-    """The photos below `data`, in DIV2K's published layout those for training, within the range that is asked for.
-    Raises BadData."""
-    train = data / "DIV2K_train_HR"
-    paths = find_images(train if train.is_dir() else data)
-    return numbered(paths, config.train_range) if config.train_range else paths
-
-
 def open_photos(config: TrainConfig, data: Path, scales: Sequence[int], group: Group) -> tuple[Examples, int, int]:
     """The photos in `data`, how many they are, and how many of them could not be used (none, as far as is known, where
     they are read later). Raises BadData and BadSetting."""
     part = group.part(config.batch)
-    paths = [] if is_lmdb(data) else find_photos(config, data)
-    streamed = config.stream if config.stream is not None else is_lmdb(data) or len(paths) > MANY
+    paths = [] if is_lmdb(data) else find_photos(data, config.train_range)
+    streamed = config.stream if config.stream is not None else is_lmdb(data) or _are_many(paths)
     if not streamed:
         if is_lmdb(data):
             raise BadSetting("--no-stream is for folders; an LMDB file is read as it is needed")
@@ -78,21 +76,31 @@ def open_photos(config: TrainConfig, data: Path, scales: Sequence[int], group: G
 def _decoded(
     config: TrainConfig, paths: Sequence[Path], data: Path, scales: Sequence[int], device: torch.device
 ) -> tuple[PhotoSet, int]:
-    photos, small = [], []
-    for path in paths:
-        try:
-            photo = read_rgb8(path)
-            its = _given(config.lr_dir, path, scales) if config.lr_dir else {}
-        except BadData:  # a low-resolution file is missing, not damaged
-            raise
-        except RefsrError:
-            continue
-        photos.append(photo)
-        small.append(its)
-    if not photos:
-        raise BadData(f"{data} holds no image that can be read")
-    decoded = PhotoSet(photos, scales, config.patch, device, small if config.lr_dir else None)
+    read = 0
+
+    def pairs() -> Iterator[tuple[Tensor, Mapping[int, Tensor]]]:
+        nonlocal read
+        for path in paths:
+            try:
+                pair = read_rgb8(path), _given(config.lr_dir, path, scales) if config.lr_dir else {}
+            except BadData:  # a low-resolution file is missing, not damaged
+                raise
+            except RefsrError:
+                continue
+            read += 1
+            yield pair
+        if not read:
+            raise BadData(f"{data} holds no image that can be read")
+
+    large, small = tee(pairs())
+    given = (its for _, its in small) if config.lr_dir else None
+    decoded = PhotoSet((photo for photo, _ in large), scales, config.patch, device, given)
     return decoded, len(paths) - decoded.count
+
+
+def _are_many(paths: Sequence[Path]) -> bool:
+    """Whether photos are too many to be kept in memory; only their sizes are read, and not of more than MANY."""
+    return len(paths) > MANY or sum(3 * width * height for width, height in map(size_of, paths)) > MOST_BYTES
 
 
 def _given(folder: Path, photo: Path, scales: Sequence[int]) -> dict[int, Tensor]:

@@ -1,7 +1,7 @@
 """All that changes while a net is trained: advanced step by step, saved whole, restored exactly."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, cast
@@ -15,6 +15,7 @@ from refsr_cli.errors import BadData, BadSetting, OutOfMemory, RefsrError
 from refsr_cli.files import replacing
 from refsr_cli.inference.device import pick_precision
 from refsr_cli.inference.memory import is_out_of_memory
+from refsr_cli.losses import ADVERSARIAL
 from refsr_cli.models import MODELS, SRModel, build, numbers_of
 from refsr_cli.training.group import Group
 from refsr_cli.training.journal import Journal
@@ -90,7 +91,10 @@ class Run:
         try:
             lesson.load_state_dict(self._lesson_state)
         except (RuntimeError, LookupError, TypeError, ValueError):
-            raise BadData(f"cannot resume: {self.out / STATE} was trained with another --loss or --critic") from None
+            raise BadData(
+                f"cannot resume: {self.out / STATE} was trained with another --loss or --critic, or with photos read in "
+                "another way (--stream)"
+            ) from None
 
     def _average(self, averaged: Sequence[Tensor], current: Sequence[Tensor], _: Tensor | int) -> None:
         """The moving average's update, quicker in the first steps so that the untrained net is soon forgotten."""
@@ -116,7 +120,7 @@ class Run:
         terms = self.lesson.losses(forward, self.generator, learning_rate)
         loss = torch.stack(list(terms.values())).sum()
         self.step += 1
-        if self.config.skip_above and self._explodes(float(self.group.mean(loss.detach()))):
+        if self.config.skip_above and self._explodes(loss, terms):
             return
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
@@ -129,9 +133,12 @@ class Run:
         self.averaged.update_parameters(self.model)
         self._losses.append({name: term.detach() for name, term in terms.items()})
 
-    def _explodes(self, loss: float) -> bool:
-        """Whether a batch is to be left out, as its loss is not what it usually is."""
-        if not math.isfinite(loss) or loss > self.config.skip_above * self._usual:
+    def _explodes(self, loss: Tensor, terms: Mapping[str, Tensor]) -> bool:
+        """Whether a batch is to be left out, as its loss is not what it usually is. What critics say is not looked at:
+        it has no usual, and may be negative."""
+        sizes = [term.detach() for name, term in terms.items() if name not in ADVERSARIAL]
+        size = float(self.group.mean(torch.stack(sizes).sum())) if sizes else 0.0
+        if not math.isfinite(float(self.group.mean(loss.detach()))) or size > self.config.skip_above * self._usual:
             self.skipped, self._in_a_row = self.skipped + 1, self._in_a_row + 1
             if self._in_a_row == _MOST_IN_A_ROW:
                 raise RefsrError(
@@ -139,7 +146,7 @@ class Run:
                     f"{self.step:,}; lower --learning-rate or set --clip"
                 )
             return True
-        self._usual = loss if math.isnan(self._usual) else 0.99 * self._usual + 0.01 * loss
+        self._usual = size if math.isnan(self._usual) else 0.99 * self._usual + 0.01 * size
         self._in_a_row = 0
         return False
 
