@@ -182,7 +182,7 @@ class ConvertConfig(InspectConfig):
     """`refsr weights convert`."""
 
     output: Path | None = None
-    """Beside the file, ending in .safetensors, when None."""
+    """Beside the file, or in the working directory for one that was fetched, ending in .safetensors, when None."""
     half: bool = False
     """Float16: half as large."""
     overwrite: bool = False

@@ -67,12 +67,14 @@ def open_clip(path: Path) -> Clip:
     missing."""
     with _reading(path) as (container, stream):
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-        seconds = float(stream.duration * stream.time_base) if stream.duration else 0.0
+        seconds = stream.duration * stream.time_base if stream.duration else Fraction(container.duration or 0, 10**6)
         count = stream.frames or round(seconds * rate)
         sounds = tuple(sound.codec_context.codec.canonical_name for sound in container.streams.audio)
         frame = next(container.decode(stream))
         if frame.color_trc in _HDR:
-            raise BadImage(f"{path} is HDR ({_HDR[frame.color_trc]}), which 8 bits cannot hold; make an SDR video of it")
+            raise BadImage(
+                f"{path} is HDR ({_HDR[frame.color_trc]}), which 8 bits cannot hold; make an SDR video of it"
+            )
         size, shape = (stream.width, stream.height), stream.sample_aspect_ratio
         if frame.rotation % 180:
             size, shape = size[::-1], shape and 1 / shape
@@ -159,10 +161,12 @@ def codec_for(target: Path) -> str:
 
 
 def _packets(av: ModuleType, parts: Sequence[Path]) -> Iterator[Any]:
+    """The pictures as they were encoded: in order of time, as none refers to a later one."""
     for part in parts:
         with av.open(str(part)) as container:
             for packet in container.demux(container.streams.video[0]):
-                if packet.dts is not None:
+                if packet.pts is not None:
+                    packet.dts = packet.pts
                     yield packet
 
 

@@ -163,7 +163,9 @@ def test_preparing(paths, tmp_path):
     for number in (1, 2, 801):
         (folder / f"{number:04d}.png").write_bytes(paths[0].read_bytes())
     (folder / "0003.png").write_bytes(b"nonsense")
-    config = PrepareConfig(data=folder, output=tmp_path / "out.lmdb", side=256, step=256, data_range="1-800")
+    (tmp_path / "DIV2K_valid_HR").mkdir()
+    (tmp_path / "DIV2K_valid_HR/0005.png").write_bytes(paths[0].read_bytes())  # not to learn from
+    config = PrepareConfig(data=tmp_path, output=tmp_path / "out.lmdb", side=256, step=256, data_range="1-800")
     *_, last = prepare(config)
     assert (last.done, last.count, last.skipped) == (3, 3, 1) and last.kept == 2 * 2 * 3
     with pytest.raises(BadSetting, match="--overwrite"):
@@ -195,6 +197,22 @@ def test_trained_from_a_stream_and_resumed(squares, paths, tmp_path):
         list(train(resumed(broken, {"steps": 4})))
         one, two = (torch.load(folder / STATE, weights_only=True)["model"] for folder in (straight, broken))
         assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_what_does_not_fit_into_memory_is_streamed(paths, tmp_path, monkeypatch):
+    """And what could not be used is said in the end."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "1.png").write_bytes(paths[0].read_bytes())
+    with Image.open(paths[0]) as photo:
+        width, height = photo.size
+    (folder / "2.png").write_bytes(b"nonsense")
+    monkeypatch.setattr("refsr_cli.training.photos.MOST_BYTES", 3 * width * height)
+    kept = list(train(training(folder, tmp_path / "kept")))
+    assert (kept[0].photos, kept[0].skipped, kept[-1].unusable) == (1, 1, 0)
+    monkeypatch.setattr("refsr_cli.training.photos.MOST_BYTES", 3 * width * height - 1)
+    streamed = list(train(training(folder, tmp_path / "streamed", batch=8)))
+    assert (streamed[0].photos, streamed[0].skipped) == (2, 0) and streamed[-1].unusable > 0
 
 
 def test_div2k_as_it_is_published(paths, tmp_path):

@@ -153,7 +153,8 @@ def test_colours_shape_and_titles_are_kept(tmp_path, colours):
     if colours:
         assert after.colours == tuple(colours.values())
     for frame in read_frames(after):
-        assert np.abs(frame.pixels.astype(float).mean((0, 1)) - COLOUR).max() < 2.5
+        # two trips to YCbCr and back lose up to two levels each; another matrix would be off by more than ten
+        assert np.abs(frame.pixels.astype(float).mean((0, 1)) - COLOUR).max() < 4.5
     with av.open(str(target)) as container:
         assert container.metadata["title"] == "A film" and container.streams.audio[0].metadata["language"] == "deu"
 

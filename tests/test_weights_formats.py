@@ -216,6 +216,24 @@ def test_super_image_by_its_config(tmp_path, generator):
     assert load_any(path, res_scale=0.25).model.config.res_scale == 0.25
 
 
+@pytest.mark.parametrize("scale", SCALES)
+def test_super_image_itself(tmp_path, scale):
+    """The package's own net, and its own file."""
+    package = pytest.importorskip("super_image")
+    config = package.EdsrConfig(scale=scale, n_resblocks=3, n_feats=8, res_scale=0.5)
+    theirs = package.EdsrModel(config).eval()
+    theirs.save_pretrained(str(tmp_path))
+    (path,) = tmp_path.glob("*.pt")
+    assert_same_output(path, lambda image: theirs.double()(image))
+    assert load_any(path).model.scale == scale
+
+
+def test_super_images_mdsr_is_another_net(tmp_path):
+    package = pytest.importorskip("super_image")
+    path = keep(package.MdsrModel(package.MdsrConfig(scale=2)).state_dict(), tmp_path / "pytorch_model_2x.pt")
+    assert "MDSR of super-image, which is another net" in refusal(path)
+
+
 @pytest.mark.parametrize("content", ["[]", "{", '{"model_type": "bert"}'])
 def test_another_config_beside_the_file_says_nothing(tmp_path, generator, content):
     (tmp_path / "config.json").write_text(content)
@@ -400,7 +418,10 @@ def test_the_wrong_flavour(tmp_path, generator):
     ("keys", "family"),
     [
         (("head.0.weight", "pre_process.0.0.body.0.weight", "body.0.body.0.weight"), "MDSR"),
-        (("head.0.0.weight", "pre_process.2.0.body.0.0.weight", "body.0.body.0.0.weight"), "MDSR"),
+        (
+            ("head.0.0.weight", "pre_process.2.0.body.0.0.weight", "body.0.body.0.0.weight"),
+            "MDSR of super-image, which is another net",
+        ),
         (("conv_first.weight", "body.0.conv1.weight", "upconv1.weight", "conv_hr.weight"), "MSRResNet of BasicSR"),
         (("_orig_mod.conv1.0.weight", "_orig_mod.trunk.0.rcb.0.weight"), "SRResNet"),
         (("conv1.0.weight", "dcb1.0.conv1.weight"), "SRDenseNet"),

@@ -59,6 +59,13 @@ def test_ours_made_of_theirs_is_the_same_net(published, half):
         ConvertConfig(weights=str(published), output=Path("a.pt"))
 
 
+def test_what_was_not_named_by_its_path_is_converted_to_here(tmp_path, monkeypatch):
+    """And not into the cache of the hub, or the package."""
+    monkeypatch.chdir(tmp_path)
+    (done,) = convert(ConvertConfig(weights="edsr-baseline-x4"))
+    assert done.path == Path("edsr-baseline-x4.safetensors") and (tmp_path / done.path).is_file()
+
+
 class Whole(torch.nn.Module):
     """A net that somebody pickled as it was."""
 

@@ -47,7 +47,7 @@ class _Packing:
 
     def add(self, image: Tensor) -> None:
         """(3, H, W) uint8."""
-        self._bytes.extend(memoryview(image.contiguous().numpy()).cast("B"))
+        self._bytes.extend(image.contiguous().numpy().data.cast("B"))
         self._sizes.append((image.shape[1], image.shape[2]))
 
     def block(self, device: torch.device) -> _Block:
@@ -69,8 +69,8 @@ class PhotoSet:
         device: torch.device,
         given: Iterable[Mapping[int, Tensor]] | None = None,
     ) -> None:
-        """`photos` are (3, H, W) uint8, taken one by one; those smaller than a crop of `patch` low-resolution pixels are
-        left out.
+        """`photos` are (3, H, W) uint8, taken one by one; those smaller than a crop of `patch` low-resolution pixels
+        are left out.
 
         The low-resolution images are made from whole photos, so that a crop has no border of its own, unless they are
         `given`: for each photo those of each scale, which begin at its upper left corner.

@@ -37,14 +37,18 @@ class SRGANCritic(nn.Sequential):
 
 class PatchCritic(nn.Sequential):
     """PatchGAN, Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", CVPR 2017: an answer
-    for every place, each of which sees 70 pixels a side.   (N, 3, H, W) -> (N, 1, h, w), logits. Raises BadSetting for sides that are too small."""
+    for every place, each of which sees 70 pixels a side.   (N, 3, H, W) -> (N, 1, h, w), logits
+
+    Raises BadSetting for pictures that are too small."""
 
     SMALLEST = 24
     """Pixels that leave something to answer for."""
 
     def __init__(self, sides: Sequence[int], normed: bool) -> None:
         if min(sides) < self.SMALLEST:
-            raise BadSetting(f"--critic patch needs crops of {self.SMALLEST} pixels, not {min(sides)}; give a larger --patch")
+            raise BadSetting(
+                f"--critic patch needs crops of {self.SMALLEST} pixels, not {min(sides)}; give a larger --patch"
+            )
         stages: list[nn.Module] = [nn.Conv2d(3, 64, 4, stride=2, padding=1), nn.LeakyReLU(_SLOPE, inplace=True)]
         for before, width, stride in ((64, 128, 2), (128, 256, 2), (256, 512, 1)):
             stages.append(nn.Conv2d(before, width, 4, stride=stride, padding=1))

@@ -17,7 +17,17 @@ from refsr_cli.files import make_folder, write_atomically
 from refsr_cli.images import Picture
 from refsr_cli.inference.upscaler import Upscaler, Using, finished
 from refsr_cli.models import fingerprint
-from refsr_cli.video import Clip, Frame, check_sound, codec_for, is_video, join_parts, open_clip, read_frames, write_part
+from refsr_cli.video import (
+    Clip,
+    Frame,
+    check_sound,
+    codec_for,
+    is_video,
+    join_parts,
+    open_clip,
+    read_frames,
+    write_part,
+)
 
 PART = 48
 """Frames that are encoded together, and lost at most when it is interrupted."""
@@ -79,8 +89,7 @@ def _upscale_one(
     parts = sorted(folder.glob("*.nut"))  # each named after the frames that are done with it
     kept = done = int(parts[-1].stem) if parts else 0
     frames = read_frames(clip, done)
-    total = clip.frames or done + 1
-    yield Progress(str(clip.path), min(done, total), total)
+    yield Progress(str(clip.path), done, max(done, clip.frames))
     while True:
         larger: list[Frame] = []
         for frame in islice(frames, PART):
@@ -88,7 +97,7 @@ def _upscale_one(
             pixels = finished(upscaler.enlarge(picture, height, width)).picture.pixels
             larger.append(replace(frame, pixels=pixels))
             done += 1
-            yield Progress(str(clip.path), min(done, total), max(done, total))
+            yield Progress(str(clip.path), done, max(done, clip.frames))
         if larger:
             parts.append(folder / f"{done:09d}.nut")
             write_part(parts[-1], clip, larger, codec)

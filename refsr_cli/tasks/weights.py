@@ -12,8 +12,7 @@ from refsr_cli.errors import BadSetting
 from refsr_cli.weights.files import Loaded, save_weights
 from refsr_cli.weights.formats import load_any
 from refsr_cli.weights.hub import Progress, digest
-from refsr_cli.weights.manifest import WeightRecord
-from refsr_cli.weights.store import find_weights
+from refsr_cli.weights.store import Found, find_weights
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,8 @@ class Converted:
 
 def inspect(config: InspectConfig, on_progress: Progress | None = None) -> Iterator[Inspected]:
     """One record. Raises BadWeights for a file that cannot be used, with the reason."""
-    path, record, loaded = _load(config, on_progress)
-    model = loaded.model
+    found, loaded = _load(config, on_progress)
+    path, record, model = found.path, found.record, loaded.model
     yield Inspected(
         path,
         path.stat().st_size,
@@ -70,8 +69,10 @@ def inspect(config: InspectConfig, on_progress: Progress | None = None) -> Itera
 
 def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Iterator[Converted]:
     """Writes one file. Raises BadWeights for a file that cannot be used, and BadSetting for one that is there."""
-    path, _, loaded = _load(config, on_progress)
-    out = config.output or path.with_suffix(".safetensors")
+    found, loaded = _load(config, on_progress)
+    path = found.path
+    beside = path if found.source == "file" else Path(path.name)  # what was fetched lies in the cache
+    out = config.output or beside.with_suffix(".safetensors")
     if out.exists() and (out.samefile(path) or not config.overwrite):
         how = "give another --output" if out.samefile(path) else "--overwrite replaces it"
         raise BadSetting(f"{out} is there already; {how}")
@@ -81,9 +82,9 @@ def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Itera
     yield Converted(out, out.stat().st_size, loaded.name, loaded.model.scale, layout)
 
 
-def _load(config: InspectConfig, on_progress: Progress | None) -> tuple[Path, WeightRecord | None, Loaded]:
+def _load(config: InspectConfig, on_progress: Progress | None) -> tuple[Found, Loaded]:
     found = find_weights(None, config.scale, config.weights, on_progress=on_progress)
     record = found.record
     flavour = config.flavour or (record.flavour if record else None)
     res_scale = config.res_scale if config.res_scale is not None else (record.res_scale if record else None)
-    return found.path, record, load_any(found.path, flavour=flavour, res_scale=res_scale)
+    return found, load_any(found.path, flavour=flavour, res_scale=res_scale)

@@ -92,8 +92,8 @@ class Run:
             lesson.load_state_dict(self._lesson_state)
         except (RuntimeError, LookupError, TypeError, ValueError):
             raise BadData(
-                f"cannot resume: {self.out / STATE} was trained with another --loss or --critic, or with photos read in "
-                "another way (--stream)"
+                f"cannot resume: {self.out / STATE} was trained with another --loss or --critic, or with photos read "
+                "in another way (--stream)"
             ) from None
 
     def _average(self, averaged: Sequence[Tensor], current: Sequence[Tensor], _: Tensor | int) -> None:

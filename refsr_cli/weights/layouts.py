@@ -289,6 +289,7 @@ def _srdensenet(
 _EDSR_MARKS = (r"head\.0\.weight", r"body\.0\.body\.0\.weight")
 
 PUBLISHED: Mapping[str, Flavour] = {
+    "super-image-mdsr": Flavour("MDSR of super-image, which is another net", (r"head\.0\.0\.", r"pre_process\.")),
     "mdsr": Flavour("MDSR", (r"head\.0\.", r"pre_process\."), _mdsr),
     "edsr-pytorch": Flavour("EDSR", _EDSR_MARKS, partial(_edsr, naming=_EDSR_PYTORCH, pixels=_edsr_pixels)),
     "torchsr": Flavour("EDSR", _EDSR_MARKS, partial(_edsr, naming=_EDSR_PYTORCH, pixels=_edsr_pixels)),
