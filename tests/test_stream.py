@@ -181,7 +181,7 @@ def test_preparing(paths, tmp_path):
     assert not list(tmp_path.glob("*none*"))
 
 
-def training(data: Path, out: Path, **changes) -> TrainConfig:
+def training(data: Path | None, out: Path, **changes) -> TrainConfig:
     given = {"model": "mdsr-baseline", "numbers": ("blocks=1",), "data": data, "out": out, "steps": 4, "batch": 2}
     given |= {"patch": 8, "device": "cpu", "validate_every": 100, "log_every": 1, "workers": 0, "precision": "fp32"}
     given["val"] = str(packaged("examples/images") / "flowerpot/LR")
@@ -236,6 +236,9 @@ def test_div2k_as_it_is_published(paths, tmp_path):
     assert {(r.dataset, r.protocol) for r in records if isinstance(r, Validation)} == {("DIV2K", "ntire")}
     with Image.open(tmp_path / "run/crops/000004_x4.png") as picture:
         assert picture.size == (3 * 68, 68), "one image is within the range"
+    (started, *rest) = train(training(None, tmp_path / "found", data_root=tmp_path, **division))
+    assert not started.trial and started.photos == 2, "it is found under the data root"
+    assert {record.dataset for record in rest if isinstance(record, Validation)} == {"DIV2K"}
     with pytest.raises(BadData, match="number from 5 to 9"):
         list(train(training(root, tmp_path / "none", data_range="5-9")))
     (lr_dir / "X4/0002x4.png").unlink()

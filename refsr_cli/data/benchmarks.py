@@ -225,8 +225,6 @@ def trial_photos() -> Benchmark:
 
 
 def find_training_photos(data_root: Path | None = None) -> Path | None:
-    """DIV2K's training photos under the data root, where they are there."""
-    for below in ("DIV2K/DIV2K_train_HR", "DIV2K_train_HR"):
-        if (folder := find_data_root(data_root) / below).is_dir():
-            return folder
-    return None
+    """DIV2K in its published layout under the data root, where it is there."""
+    root = find_data_root(data_root)
+    return next((folder for folder in (root / "DIV2K", root) if (folder / "DIV2K_train_HR").is_dir()), None)

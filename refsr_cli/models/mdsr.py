@@ -10,25 +10,15 @@ from torch import Tensor, nn
 from refsr_cli.layers.blocks import ResBlock, Upsampler, conv, exactly, upsampler_radius
 from refsr_cli.layers.folding import apply_folded, fold_tail
 from refsr_cli.models.base import SRModel
-from refsr_cli.models.edsr import DIV2K_MEAN
+from refsr_cli.models.edsr import EDSRConfig
 
 _PRE_KERNEL = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class MDSRConfig:
-    """The numbers that tell one MDSR from another; the defaults are the paper's baseline."""
-
-    features: int = 64
-    """Width of every hidden layer."""
-    blocks: int = 16
-    """Residual blocks in the body that all scales share."""
-    res_scale: float = 1.0
-    """Factor on each residual of the body."""
-    value_range: float = 255.0
-    """The net works on pixels in [0, value_range]."""
-    mean: tuple[float, float, float] = DIV2K_MEAN
-    """Subtracted from the input and added to the output, in [0, 1]."""
+class MDSRConfig(EDSRConfig):
+    """The numbers that tell one MDSR from another, which are those of an EDSR: `blocks` and `res_scale` are of the body
+    that all scales share. The defaults are the paper's baseline."""
 
 
 class MDSR(SRModel):

@@ -138,9 +138,10 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
     run = Run(config, group, out)
     if (config.pairs or config.prepared) and not run.model.merges_refs:
         raise BadSetting(f"--pairs and --prepared are for nets that merge references, and {config.model} does not")
-    benchmark = _open_validation(config)
+    data = config.data or find_training_photos(config.data_root)
+    benchmark = _open_validation(config, data)
     next(benchmark.samples(config.scale))  # what is wrong with it is said now, not hours later
-    lesson = yield from _prepare_lesson(run, benchmark)
+    lesson = yield from _prepare_lesson(run, data, benchmark)
     run.teach(lesson)
     if config.resume and group.leads:  # only now: settings that the checkpoint does not take are not kept
         _keep_settings(run)
@@ -178,9 +179,9 @@ def _is_milestone(run: Run) -> bool:
     return run.step == run.config.steps or run.step % run.config.validate_every == 0
 
 
-def _open_validation(config: TrainConfig) -> Benchmark:
+def _open_validation(config: TrainConfig, data: Path | None) -> Benchmark:
     """What is scored on: what was named, else DIV2K's own images beside its photos, else the packaged photos."""
-    beside = config.data / "DIV2K_valid_HR" if config.data else None
+    beside = data / "DIV2K_valid_HR" if data else None
     if config.val:
         benchmark = open_benchmark(config.val, config.data_root)
     elif beside and beside.is_dir():
@@ -275,11 +276,12 @@ def _keep_settings(run: Run) -> None:
     write_atomically(run.out / CONFIG, json.dumps({**fields, **resolved}, indent=2).encode())
 
 
-def _prepare_lesson(run: Run, benchmark: Benchmark) -> Generator[Started | Preparing, None, Lesson]:
-    """What `run` is to be taught, from the photos and pairs that its config names, else from the packaged photos. The
-    run directory is made once they are known to be good."""
+def _prepare_lesson(
+    run: Run, data: Path | None, benchmark: Benchmark
+) -> Generator[Started | Preparing, None, Lesson]:
+    """What `run` is to be taught, from the photos in `data` and the pairs that its config names, else from the packaged
+    photos. The run directory is made once they are known to be good."""
     config, device = run.config, run.device
-    data = config.data or find_training_photos(config.data_root)
     trial = data is None and not (run.model.merges_refs and config.pairs)
     if trial:
         data = trial_photos().folder

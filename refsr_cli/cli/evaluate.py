@@ -1,0 +1,78 @@
+"""`refsr eval`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from refsr_cli.cli.options import (
+    DataRoot,
+    Device,
+    Flavour,
+    Json,
+    Memory,
+    Model,
+    PrecisionOption,
+    Quiet,
+    ResScale,
+    Scale,
+    SelfEnsemble,
+    Tile,
+    Weights,
+    given,
+    reporting,
+    run,
+)
+from refsr_cli.config import EvaluateConfig
+from refsr_cli.console import Display
+
+
+def evaluate(
+    context: typer.Context,
+    dataset: Annotated[
+        str, typer.Option(help="Set5, Set14, B100, Urban100, DIV2K, Kodak24, CUFED5, or a folder of images.")
+    ],
+    scale: Scale = EvaluateConfig.scale,
+    protocol: Annotated[
+        str | None, typer.Option(help="y, rgb, ntire, srgan, c2, ttsr or masa.", show_default="that of the dataset")
+    ] = EvaluateConfig.protocol,
+    lr_dir: Annotated[
+        Path | None, typer.Option(help="Folder of low-resolution images.", show_default="made from the images")
+    ] = EvaluateConfig.lr_dir,
+    refs: Annotated[
+        str,
+        typer.Option(
+            metavar="all|none|N|L1…",
+            help="References of a set that has them: all, the first N, only the first (L1) or another; "
+            "unrelated, noise, truth, turned or scaled to see what they do.",
+        ),
+    ] = EvaluateConfig.refs,
+    data_root: DataRoot = EvaluateConfig.data_root,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch the dataset first, where refsr knows it: CUFED5.")
+    ] = EvaluateConfig.download,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many images.")] = EvaluateConfig.limit,
+    save: Annotated[Path | None, typer.Option(help="Folder to write the results to.")] = EvaluateConfig.save,
+    csv: Annotated[Path | None, typer.Option(help="File to write the table to.")] = EvaluateConfig.csv,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results and a table that are there.")
+    ] = EvaluateConfig.overwrite,
+    model: Model = EvaluateConfig.model,
+    weights: Weights = EvaluateConfig.weights,
+    flavour: Flavour = EvaluateConfig.flavour,
+    res_scale: ResScale = EvaluateConfig.res_scale,
+    self_ensemble: SelfEnsemble = EvaluateConfig.self_ensemble,
+    tile: Tile = EvaluateConfig.tile,
+    memory: Memory = EvaluateConfig.memory,
+    device: Device = EvaluateConfig.device,
+    precision: PrecisionOption = EvaluateConfig.precision,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure PSNR and SSIM of a net on a test set."""
+    display = Display(as_json=as_json, quiet=quiet)
+    with reporting(display):
+        config = EvaluateConfig(**given(context))
+    from refsr_cli.tasks.evaluate import evaluate as task
+
+    run(display, lambda: task(config, display.download))

@@ -1,0 +1,163 @@
+"""`refsr train`, and `refsr prepare` for it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from refsr_cli.cli.options import DataRoot, Device, Json, PrecisionOption, Quiet, Scale, given, reporting, run
+from refsr_cli.config import PrepareConfig, Schedule, TrainConfig, resumed
+from refsr_cli.console import Display
+from refsr_cli.errors import BadSetting
+from refsr_cli.recipes import settings_of
+
+
+def train(
+    context: typer.Context,
+    model: Annotated[str | None, typer.Option(help="Net to train, see `refsr models`.")] = None,
+    scale: Scale = TrainConfig.scale,
+    recipe: Annotated[
+        str | None, typer.Option(help="Settings of a paper, such as srresnet-x2; other options change them.")
+    ] = TrainConfig.recipe,
+    numbers: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Another number of the net, such as blocks=8; repeatable."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of photos, or an LMDB file made by `refsr prepare`.", show_default="DIV2K under the data root"
+        ),
+    ] = TrainConfig.data,
+    lr_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of their low-resolution images.", show_default="made from the photos"),
+    ] = TrainConfig.lr_dir,
+    data_range: Annotated[
+        str | None,
+        typer.Option(metavar="A-B/C-D", help="Numbers of the photos to train and to validate on: 1-800/801-900."),
+    ] = TrainConfig.data_range,
+    stream: Annotated[
+        bool | None,
+        typer.Option(
+            "--stream/--no-stream",
+            help="Read photos as they are needed instead of keeping them in memory.",
+            show_default="with thousands of them",
+        ),
+    ] = TrainConfig.stream,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(help="For refnet: pictures with references, in CUFED's or CUFED5's layout, or a folder a scene."),
+    ] = TrainConfig.pairs,
+    samples: Annotated[int, typer.Option(help="For refnet: windows with references to prepare.")] = TrainConfig.samples,
+    foreign: Annotated[
+        float, typer.Option(help="For refnet: part of them whose references show another scene.")
+    ] = TrainConfig.foreign,
+    prepared: Annotated[
+        Path | None,
+        typer.Option(
+            help="For refnet: folder for what is prepared; other trainings use it too.",
+            show_default="in the run directory",
+        ),
+    ] = TrainConfig.prepared,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes that prepare, or read photos as they are needed.", show_default="one a processor"),
+    ] = TrainConfig.workers,
+    val: Annotated[
+        str | None, typer.Option(help="Test set to score on as it goes: a name or a folder.")
+    ] = TrainConfig.val,
+    data_root: DataRoot = TrainConfig.data_root,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Run directory.", show_default="runs/MODEL-xSCALE")
+    ] = TrainConfig.out,
+    resume: Annotated[
+        Path | None, typer.Option(help="Run directory to go on with, exactly where it stopped.")
+    ] = TrainConfig.resume,
+    init_from: Annotated[
+        str | None, typer.Option(help="Weights to start from: file, id, or hub repository.")
+    ] = TrainConfig.init_from,
+    init_partly: Annotated[
+        bool, typer.Option("--init-partly", help="Start from any net, as far as its weights fit.")
+    ] = TrainConfig.init_partly,
+    steps: Annotated[int, typer.Option(help="Optimiser steps in all.")] = TrainConfig.steps,
+    batch: Annotated[int, typer.Option(help="Crops a step.")] = TrainConfig.batch,
+    patch: Annotated[int, typer.Option(help="Side of a crop in low-resolution pixels.")] = TrainConfig.patch,
+    candidates: Annotated[
+        int, typer.Option(help="Take the most detailed of this many random crops.")
+    ] = TrainConfig.candidates,
+    learning_rate: Annotated[float, typer.Option(help="Adam's step size.")] = TrainConfig.learning_rate,
+    schedule: Annotated[Schedule, typer.Option(help="How the learning rate falls.")] = TrainConfig.schedule,
+    decay: Annotated[float, typer.Option(help="Factor on the learning rate at each step down.")] = TrainConfig.decay,
+    decay_every: Annotated[int, typer.Option(help="Steps from one step down to the next.")] = TrainConfig.decay_every,
+    warmup: Annotated[int, typer.Option(help="Steps of rising learning rate at the start.")] = TrainConfig.warmup,
+    loss: Annotated[
+        str,
+        typer.Option(
+            metavar="SUM",
+            help="Such as 1*L1+0.1*VGG54+0.005*GAN, of L1, MSE, Charbonnier, VGG22, VGG54, GAN, RGAN and WGAN_GP.",
+        ),
+    ] = TrainConfig.loss,
+    critic: Annotated[str, typer.Option(help="Critic of an adversarial loss: srgan or patch.")] = TrainConfig.critic,
+    skip_above: Annotated[
+        float, typer.Option(help="Leave out batches whose loss is so many times the usual; 0 leaves out none.")
+    ] = TrainConfig.skip_above,
+    clip: Annotated[float, typer.Option(help="Largest norm of the gradient; 0 is no limit.")] = TrainConfig.clip,
+    ema: Annotated[float, typer.Option(help="Decay of the moving average of the weights.")] = TrainConfig.ema,
+    fold_tail: Annotated[
+        bool,
+        typer.Option(
+            "--fold-tail", help="Train through the folded tail: faster, but the outermost pixels need a rest."
+        ),
+    ] = TrainConfig.fold_tail,
+    validate_every: Annotated[int, typer.Option(help="Steps between validations.")] = TrainConfig.validate_every,
+    checkpoint_minutes: Annotated[
+        float, typer.Option(help="Minutes between checkpoints.")
+    ] = TrainConfig.checkpoint_minutes,
+    log_every: Annotated[int, typer.Option(help="Steps between lines of progress.")] = TrainConfig.log_every,
+    seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = TrainConfig.seed,
+    device: Device = TrainConfig.device,
+    precision: PrecisionOption = TrainConfig.precision,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the net first: for long runs on a GPU.")
+    ] = TrainConfig.compile,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a net on a folder of photos."""
+    display = Display(as_json=as_json, quiet=quiet)
+    settings = given(context)
+    with reporting(display):
+        if resume:
+            config = resumed(resume, settings)
+        elif model or recipe:
+            config = TrainConfig(**{**(settings_of(recipe) if recipe else {}), **settings})
+        else:
+            raise BadSetting("give --model, see `refsr models`, or --recipe, or --resume")
+    from refsr_cli.tasks.train import train as task
+
+    run(display, lambda: task(config))
+
+
+def prepare(
+    context: typer.Context,
+    data: Annotated[Path, typer.Argument(help="Folder of photos.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="LMDB file to write.")],
+    side: Annotated[int, typer.Option(help="Side of the squares, in pixels.")] = PrepareConfig.side,
+    step: Annotated[int, typer.Option(help="From one square to the next, in pixels.")] = PrepareConfig.step,
+    data_range: Annotated[
+        str | None, typer.Option(metavar="A-B", help="Numbers of the photos to take: 1-800.")
+    ] = PrepareConfig.data_range,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there.")
+    ] = PrepareConfig.overwrite,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Cut photos into squares and keep them in one LMDB file, for `refsr train --data`."""
+    display = Display(as_json=as_json, quiet=quiet)
+    with reporting(display):
+        config = PrepareConfig(**given(context))
+    from refsr_cli.tasks.prepare import prepare as task
+
+    run(display, lambda: task(config))

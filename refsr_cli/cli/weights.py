@@ -1,0 +1,67 @@
+"""`refsr models` and `refsr weights`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from refsr_cli.cli.options import Flavour, Json, Quiet, ResScale, given, reporting, run
+from refsr_cli.config import ConvertConfig, InspectConfig
+from refsr_cli.console import Display
+
+app = typer.Typer(name="weights", help="Look at weight files, and make ours of others.", no_args_is_help=True)
+WeightFile = Annotated[str, typer.Argument(metavar="FILE", help="Weight file, id, or hub repository.")]
+FileScale = Annotated[
+    int | None, typer.Option("--scale", "-s", help="Which file of a hub repository is meant.", show_default="4")
+]
+
+
+def models(as_json: Json = False) -> None:
+    """List the nets and the weights there are for them."""
+    from refsr_cli.tasks.catalog import list_models
+
+    run(Display(as_json=as_json), list_models)
+
+
+@app.command("inspect")
+def inspect_weights(
+    context: typer.Context,
+    weights: WeightFile,
+    scale: FileScale = InspectConfig.scale,
+    flavour: Flavour = InspectConfig.flavour,
+    res_scale: ResScale = InspectConfig.res_scale,
+    as_json: Json = False,
+) -> None:
+    """Say what a weight file is: its net, its scale, where its layout comes from. No code in it is run."""
+    display = Display(as_json=as_json)
+    with reporting(display):
+        config = InspectConfig(**given(context))
+    from refsr_cli.tasks.weights import inspect as task
+
+    run(display, lambda: task(config, display.download))
+
+
+@app.command("convert")
+def convert_weights(
+    context: typer.Context,
+    weights: WeightFile,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write.", show_default="FILE.safetensors")
+    ] = ConvertConfig.output,
+    half: Annotated[bool, typer.Option("--half", help="16-bit numbers: half as large.")] = ConvertConfig.half,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a file that is there.")
+    ] = ConvertConfig.overwrite,
+    scale: FileScale = ConvertConfig.scale,
+    flavour: Flavour = ConvertConfig.flavour,
+    res_scale: ResScale = ConvertConfig.res_scale,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a published weight file as one of ours: safetensors that say what net they are for."""
+    display = Display(as_json=as_json, quiet=quiet)
+    with reporting(display):
+        config = ConvertConfig(**given(context))
+    from refsr_cli.tasks.weights import convert as task
+
+    run(display, lambda: task(config, display.download))
