@@ -4,6 +4,7 @@ from pathlib import Path
 from urllib.error import URLError
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import VGG19_Weights, vgg19
 
@@ -14,6 +15,34 @@ _LAYERS = {"conv2_2": 8, "conv5_4": 35}
 """Modules of torchvision's `features` up to and with this convolution, without its activation."""
 SMALLEST = {"conv2_2": 2, "conv5_4": 16}
 """Side of a picture that leaves one pixel there: each pooling before it halves."""
+
+
+class VGGStem(nn.Module):
+    """The first five convolutions of VGG-16 and VGG-19, or of a net like them with other `widths`.
+
+    (N, 3, H, W) in [0, 1] -> features of stride 1, 2 and 4, of the last convolution before its activation.
+    """
+
+    def __init__(self, widths: tuple[int, int, int] = (64, 128, 256)) -> None:
+        super().__init__()
+        one, two, three = widths
+        self.conv1_1 = nn.Conv2d(3, one, 3, padding=1)
+        self.conv1_2 = nn.Conv2d(one, one, 3, padding=1)
+        self.conv2_1 = nn.Conv2d(one, two, 3, padding=1)
+        self.conv2_2 = nn.Conv2d(two, two, 3, padding=1)
+        self.conv3_1 = nn.Conv2d(two, three, 3, padding=1)
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        first = F.relu(self.conv1_1((x - self.mean) / self.std))
+        half = F.max_pool2d(F.relu(self.conv1_2(first)), 2)
+        second = F.relu(self.conv2_1(half))
+        quarter = F.max_pool2d(F.relu(self.conv2_2(second)), 2)
+        third: Tensor = self.conv3_1(quarter)
+        return first, second, third
 
 
 class VGGFeatures(nn.Module):

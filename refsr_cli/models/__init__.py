@@ -10,11 +10,14 @@ from typing import Any
 from refsr_cli.errors import BadSetting, UnknownName
 from refsr_cli.models.base import SRModel
 from refsr_cli.models.bicubic import Bicubic, BicubicConfig
+from refsr_cli.models.c2 import C2, C2Config
+from refsr_cli.models.datsr import DATSR, DATSRConfig
 from refsr_cli.models.edsr import EDSR, EDSRConfig
 from refsr_cli.models.mdsr import MDSR, MDSRConfig
 from refsr_cli.models.refnet import RefNet, RefNetConfig
 from refsr_cli.models.srdensenet import SRDenseNet, SRDenseNetConfig
 from refsr_cli.models.srresnet import SRResNet, SRResNetConfig
+from refsr_cli.models.ssen import SSEN, SSENConfig
 
 __all__ = ["MODELS", "ModelSpec", "SRModel", "build", "fingerprint", "numbers_of"]
 
@@ -31,6 +34,8 @@ class ModelSpec:
 
 MODELS: dict[str, ModelSpec] = {
     "bicubic": ModelSpec(Bicubic, BicubicConfig()),
+    "c2": ModelSpec(C2, C2Config()),
+    "datsr": ModelSpec(DATSR, DATSRConfig()),
     "edsr": ModelSpec(EDSR, EDSRConfig(features=256, blocks=32, res_scale=0.1)),
     "edsr-baseline": ModelSpec(EDSR, EDSRConfig()),
     "mdsr": ModelSpec(MDSR, MDSRConfig(blocks=80)),
@@ -41,6 +46,8 @@ MODELS: dict[str, ModelSpec] = {
     "srdensenet-hl": ModelSpec(SRDenseNet, SRDenseNetConfig(skips="hl")),
     "srresnet": ModelSpec(SRResNet, SRResNetConfig()),
     "srresnet-3x3": ModelSpec(SRResNet, SRResNetConfig(kernel_io=3)),
+    "ssen": ModelSpec(SSEN, SSENConfig()),
+    "ssen-large": ModelSpec(SSEN, SSENConfig(blocks=32)),
 }
 
 
@@ -72,6 +79,7 @@ def fingerprint(model: SRModel) -> str:
 
 
 _KINDS = {int: "a whole number above 0", float: "a number above 0", bool: "true or false,", str: "a word"}
+_KINDS |= {tuple: "numbers above 0 in parentheses"}
 
 
 def numbers_of(name: str, changes: Sequence[str]) -> dict[str, Any]:
@@ -107,6 +115,6 @@ def _value(text: str, example: Any) -> Any:
         return None
     if isinstance(example, float) and type(value) is int:
         value = float(value)
-    if type(value) is not type(example) or not (isinstance(value, bool) or 0 < value < math.inf):
-        return None
-    return value
+    numbers = value if isinstance(value, tuple) else (value,)
+    fits = type(value) is type(example) and all(type(number) in (int, float, bool) for number in numbers)
+    return value if fits and all(isinstance(number, bool) or 0 < number < math.inf for number in numbers) else None

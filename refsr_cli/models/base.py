@@ -1,12 +1,25 @@
 """The contract every net keeps."""
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
 from refsr_cli.errors import BadSetting
 from refsr_cli.reference.offer import Offer
 from refsr_cli.reference.trust import gate
+
+
+class Guide(Protocol):
+    """What a net that needs references knows of them, for a picture or a part of it."""
+
+    def crop(self, top: int, left: int, bottom: int, right: int) -> "Guide":
+        """The part for low-resolution pixels `top` <= row < `bottom`, `left` <= column < `right`."""
+        ...
+
+    def padded(self, bottom: int, right: int) -> "Guide":
+        """For a picture continued below and to the right by so many low-resolution pixels."""
+        ...
 
 
 class SRModel(nn.Module):
@@ -20,7 +33,9 @@ class SRModel(nn.Module):
     scales: ClassVar[tuple[int, ...]]
     """The scales the net can be built for."""
     needs_ref: ClassVar[bool] = False
-    """Whether `forward` takes reference images too."""
+    """Whether `forward` takes what `look` gives too."""
+    most_references: ClassVar[int | None] = None
+    """How many references `look` has a use for; None is any number."""
     merges_refs: ClassVar[bool] = False
     """Whether the net has learned how to `merge` references."""
     merge_radius: ClassVar[int] = 0
@@ -51,6 +66,12 @@ class SRModel(nn.Module):
         raise NotImplementedError
 
     def forward(self, lr: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def look(self, lr: Tensor, references: Sequence[Tensor]) -> Guide:
+        """For a net that `needs_ref`: what it is to know of `references` (N, 3, H', W'), of any sizes and number, to
+        enlarge a whole picture (N, 3, H, W); without one the picture is its own reference. Its parts go to `forward`
+        with the same parts of the picture."""
         raise NotImplementedError
 
     def forward_folded(self, lr: Tensor) -> Tensor:

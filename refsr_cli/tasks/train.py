@@ -276,9 +276,7 @@ def _keep_settings(run: Run) -> None:
     write_atomically(run.out / CONFIG, json.dumps({**fields, **resolved}, indent=2).encode())
 
 
-def _prepare_lesson(
-    run: Run, data: Path | None, benchmark: Benchmark
-) -> Generator[Started | Preparing, None, Lesson]:
+def _prepare_lesson(run: Run, data: Path | None, benchmark: Benchmark) -> Generator[Started | Preparing, None, Lesson]:
     """What `run` is to be taught, from the photos in `data` and the pairs that its config names, else from the packaged
     photos. The run directory is made once they are known to be good."""
     config, device = run.config, run.device

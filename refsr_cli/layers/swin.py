@@ -1,0 +1,58 @@
+"""Swin layers on feature maps, of torchvision's blocks: Liu et al., "Swin Transformer", ICCV 2021, as Liang et al.,
+"SwinIR", 2021, put them into residual groups."""
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.swin_transformer import SwinTransformerBlock
+
+
+class SwinGroup(nn.Module):
+    """Swin blocks, shifted by half a window in turn, and a convolution; their input is added.   (N, F, H, W) -> same"""
+
+    def __init__(self, features: int, heads: int, window: int, mlp_ratio: float, drops: list[float]) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(
+            *(
+                SwinTransformerBlock(
+                    features,
+                    heads,
+                    [window, window],
+                    [window // 2 * (number % 2)] * 2,
+                    mlp_ratio=mlp_ratio,
+                    stochastic_depth_prob=drop,
+                )
+                for number, drop in enumerate(drops)
+            )
+        )
+        self.conv = nn.Conv2d(features, features, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens: Tensor = self.blocks(x.permute(0, 2, 3, 1))
+        answer: Tensor = x + self.conv(tokens.permute(0, 3, 1, 2))
+        return answer
+
+
+class SwinBody(nn.Module):
+    """Groups between two layer normalisations.   (N, F, H, W) -> same"""
+
+    def __init__(
+        self, features: int, depths: tuple[int, ...], heads: tuple[int, ...], window: int, mlp_ratio: float, drop: float
+    ) -> None:
+        super().__init__()
+        drops = torch.linspace(0, drop, sum(depths)).split(list(depths))
+        self.norm_in = nn.LayerNorm(features)
+        self.groups = nn.ModuleList(
+            SwinGroup(features, its, window, mlp_ratio, part.tolist()) for its, part in zip(heads, drops, strict=True)
+        )
+        self.norm_out = nn.LayerNorm(features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = _normalized(self.norm_in, x)
+        for group in self.groups:
+            x = group(x)
+        return _normalized(self.norm_out, x)
+
+
+def _normalized(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    answer: Tensor = norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    return answer

@@ -1,0 +1,94 @@
+"""What nets share that restore with features of references at places found by matching: C2-Matching, DATSR."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from refsr_cli.layers.resample import resize
+from refsr_cli.layers.vgg import VGGStem
+from refsr_cli.models.base import SRModel
+from refsr_cli.reference.descriptors import CELL
+from refsr_cli.reference.matching import match_reference
+from refsr_cli.reference.patches import PATCH, match_patches
+from refsr_cli.reference.textures import Textures, as_textures, side_by_side
+
+Matching = Literal["learned", "fixed"]
+"""By features that were trained for it, as published; or by refsr's own search, which has no weights."""
+
+
+class Correspondence(nn.Module):
+    """Two stems whose features are alike where the enlarged picture and a reference show the same: Jiang et al.,
+    "Robust Reference-based Super-Resolution via C2-Matching", CVPR 2021, section 3.2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.picture, self.reference = VGGStem(), VGGStem()
+
+    def forward(self, picture: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, 4*h, 4*w) and (N, 3, 4*h', 4*w') to (N, 256, h, w) and (N, 256, h', w')."""
+        return self.picture(picture)[2], self.reference(reference)[2]
+
+
+class Matched(SRModel):
+    """Enlarges by 4 with `restoration`, a net that takes the picture, its bilinear enlargement and `Textures`.
+
+    `look` is done once for a whole picture, `forward` for any part of it.
+    """
+
+    scales = (CELL,)
+    needs_ref = True
+
+    def __init__(self, scale: int, matching: Matching, widths: tuple[int, int, int], matches: int) -> None:
+        super().__init__(scale)
+        self.matches = matches
+        self.correspondence = Correspondence().requires_grad_(False) if matching == "learned" else None
+        self.stem = VGGStem(widths)
+        self.restoration: Any
+        """(lr, base, textures) -> what is added to the bilinear base."""
+
+    def look(self, lr: Tensor, references: Sequence[Tensor]) -> Textures:
+        """What is to be known of `references` (N, 3, H, W) each, of any sizes, to enlarge `lr` (N, 3, h, w); without
+        one the picture itself, enlarged, is the reference."""
+        large = resize(lr, CELL * lr.shape[2], CELL * lr.shape[3]).clamp(0, 1).mul(255).round().div(255)
+        whole = [_in_cells(reference) for reference in references or [large]]
+        if len(lr) > 1:
+            return side_by_side([self.look(lr[i : i + 1], [its[i : i + 1] for its in whole]) for i in range(len(lr))])
+        features = [self.stem(reference) for reference in whole]
+        maps: dict[int, Sequence[Tensor]] = {
+            1: [first for first, _, _ in features],
+            2: [second for _, second, _ in features],
+            4: [F.relu(third) for _, _, third in features],
+        }
+        with torch.no_grad():
+            found = [self._match(lr, large, reference) for reference in whole]
+        return as_textures(maps, found, (lr.shape[2], lr.shape[3]))
+
+    def _match(self, lr: Tensor, large: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """As `match_patches`, of one picture in one reference."""
+        if self.correspondence is not None:
+            picture, other = self.correspondence(large, reference)
+            return match_patches(picture[0], other[0], self.matches)
+        match = match_reference(lr[0], reference[0])
+        inner = slice(PATCH // 2, -(PATCH // 2))
+        middle = match.pos[:, inner, inner] / CELL - 0.5
+        return (middle - PATCH // 2)[None], match.score[None, inner, inner]
+
+    def forward(self, lr: Tensor, textures: Textures) -> Tensor:  # type: ignore[override]
+        base = F.interpolate(lr, scale_factor=CELL, mode="bilinear", align_corners=False)
+        added: Tensor = self.restoration(lr, base, textures)
+        return base + added
+
+
+def _in_cells(reference: Tensor) -> Tensor:
+    """Continued to whole cells, at least one patch of them."""
+    height, width = reference.shape[-2:]
+    sides = (max(CELL * PATCH, width + -width % CELL) - width, max(CELL * PATCH, height + -height % CELL) - height)
+    return F.pad(reference, (0, sides[0], 0, sides[1]), mode="replicate") if any(sides) else reference
+
+
+def lrelu(x: Tensor) -> Tensor:
+    """With a slope of 0.1, as all of these nets have it."""
+    return F.leaky_relu(x, 0.1)

@@ -1,0 +1,145 @@
+"""Features of references, and where the patches of a picture are found in them: what C2-Matching and DATSR restore
+with. Several references lie in one map, apart from each other, so that nothing is stitched and any size will do.
+
+The patch of a cell is the 3x3 cells of which it is the upper left one; the nine patches that contain a cell vote for
+places of their own, one for each tap of a 3x3 kernel (C2-Matching, section 3.3).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from refsr_cli.layers.alignment import pixel_grid, read, taps
+from refsr_cli.reference.patches import PATCH
+
+_APART = 16
+"""Cells of nothing between references in one map: more than a learned offset reaches."""
+
+
+@dataclass(frozen=True)
+class Textures:
+    """What is known of the references of a part of a picture, of h x w cells (low-resolution pixels)."""
+
+    maps: dict[int, Tensor]
+    """By stride in pixels of a reference, features (N, C, H/stride, W/stride) of all references in one map."""
+    flow: Tensor
+    """(N, K, 2, h, w) from each cell to the upper left cell of its patch's K likest in the map, down and right, in
+    cells; 0 where no patch begins."""
+    score: Tensor
+    """(N, K, h, w) their cosine, for the patch around the cell; 0 at the border."""
+    ref_id: Tensor
+    """(N, h, w) number of the reference where the likest is."""
+    first_rows: int
+    """Of the map, in cells, that belong to the first reference."""
+    origin: tuple[int, int] = (0, 0)
+    """Row and column of the upper left cell of the part in the picture."""
+
+    def crop(self, top: int, left: int, bottom: int, right: int) -> "Textures":
+        """The cells `top` <= row < `bottom`, `left` <= column < `right` of this part."""
+        rows, columns = slice(top, bottom), slice(left, right)
+        return replace(
+            self,
+            flow=self.flow[..., rows, columns],
+            score=self.score[..., rows, columns],
+            ref_id=self.ref_id[..., rows, columns],
+            origin=(self.origin[0] + top, self.origin[1] + left),
+        )
+
+    def padded(self, bottom: int, right: int) -> "Textures":
+        """With cells added below and to the right, where nothing was looked for."""
+        sides = (0, right, 0, bottom)
+        return replace(
+            self, flow=F.pad(self.flow, sides), score=F.pad(self.score, sides), ref_id=F.pad(self.ref_id, sides)
+        )
+
+    def places(self, factor: int, which: int = 0) -> Tensor:
+        """Where the taps of every pixel read, in a map of `factor` pixels a cell: (N, 9, 2, factor*h, factor*w)."""
+        flow = self.flow[:, which]
+        height, width = flow.shape[-2:]
+        shifted = [
+            F.pad(flow, (right, 0, down, 0))[..., :height, :width] for down in range(PATCH) for right in range(PATCH)
+        ]
+        around = taps(PATCH, flow).view(1, -1, 2, 1, 1)
+        return self._at(factor, torch.stack(shifted, 1)) + around
+
+    def warped(self, factor: int, which: int = 0) -> Tensor:
+        """The map of `factor` pixels a cell as the matches show it: (N, C, factor*h, factor*w)."""
+        return read(self.map(factor), self._at(factor, self.flow[:, which]))
+
+    def unmoved(self, factor: int) -> Tensor:
+        """The first reference as it lies, cut or continued with nothing to the size of this part."""
+        still = torch.zeros_like(self.flow[:, 0])
+        first = self.map(factor)[..., : factor * self.first_rows, :]
+        return read(first, self._at(factor, still))
+
+    def scores(self, factor: int, which: int = 0) -> Tensor:
+        """(N, 1, factor*h, factor*w)."""
+        return _spread(self.score[:, which, None], factor)
+
+    def map(self, factor: int) -> Tensor:
+        """The features of `factor` pixels a cell, of all references."""
+        return self.maps[4 // factor]
+
+    def _at(self, factor: int, flow: Tensor) -> Tensor:
+        """Row and column that each pixel reads, when its cell is moved by `flow` (N, ..., 2, h, w)."""
+        *before, _, height, width = flow.shape
+        start = factor * flow.new_tensor(self.origin).view(2, 1, 1)
+        grid = pixel_grid(factor * height, factor * width, flow) + start
+        moved = _spread(flow.flatten(0, -4), factor).view(*before, 2, factor * height, factor * width)
+        return grid + factor * moved
+
+
+def _spread(x: Tensor, factor: int) -> Tensor:
+    return F.interpolate(x, scale_factor=factor, mode="nearest") if factor > 1 else x
+
+
+def in_one_map(parts: Sequence[Tensor], stride: int) -> tuple[Tensor, list[int]]:
+    """Features (1, C, h, w) of several references, `stride` pixels apart, below each other with nothing between; and
+    the row, in cells, where each begins."""
+    gap = _APART * 4 // stride
+    width = max(part.shape[-1] for part in parts)
+    rows, pieces, row = [], [], 0
+    for part in parts:
+        # every reference begins at a whole cell
+        height = -(-part.shape[-2] * stride // 4) * 4 // stride
+        rows.append(row * stride // 4)
+        last = part is parts[-1]
+        pieces.append(F.pad(part, (0, width - part.shape[-1], 0, 0 if last else height - part.shape[-2] + gap)))
+        row += height + gap
+    return torch.cat(pieces, 2), rows
+
+
+def as_textures(
+    maps: dict[int, Sequence[Tensor]], found: Sequence[tuple[Tensor, Tensor]], cells: tuple[int, int]
+) -> Textures:
+    """Textures of references whose features (1, C, H, W) are in `maps` by stride, and in which the patches of a picture
+    of `cells` (h, w) were found: for each reference what `match_patches` gives. The likest of all are kept; of equals
+    those of the earlier reference."""
+    together = {stride: in_one_map(parts, stride) for stride, parts in maps.items()}
+    starts = next(iter(together.values()))[1]
+    count = found[0][0].shape[0]
+    score = torch.cat([its for _, its in found])
+    corner = pixel_grid(cells[0] - PATCH + 1, cells[1] - PATCH + 1, score)
+    flows = [
+        pos + score.new_tensor([start, 0]).view(2, 1, 1) - corner for (pos, _), start in zip(found, starts, strict=True)
+    ]
+    order = score.argsort(dim=0, descending=True, stable=True)[:count]
+    chosen = torch.cat(flows).gather(0, order[:, None].expand(-1, 2, -1, -1))
+    return Textures(
+        maps={stride: whole for stride, (whole, _) in together.items()},
+        flow=F.pad(chosen, (0, PATCH - 1, 0, PATCH - 1))[None],
+        score=F.pad(score.gather(0, order), (PATCH // 2,) * 4)[None],
+        ref_id=F.pad(order[:1] // count, (0, PATCH - 1, 0, PATCH - 1)),
+        first_rows=-(-next(iter(maps.values()))[0].shape[-2] * next(iter(maps)) // 4),
+    )
+
+
+def side_by_side(samples: Sequence[Textures]) -> Textures:
+    """The textures of a batch, from those of each of its pictures; all of one size, with references of one size."""
+    first = samples[0]
+    maps = {stride: torch.cat([its.maps[stride] for its in samples]) for stride in first.maps}
+    flow, score, ref_id = (torch.cat([getattr(its, name) for its in samples]) for name in ("flow", "score", "ref_id"))
+    return Textures(maps, flow, score, ref_id, first.first_rows)
