@@ -27,7 +27,8 @@ def bytes_per_pixel(model: SRModel) -> float:
     hooks = [leaf.register_forward_hook(note) for leaf in leaves]
     try:
         with torch.inference_mode():
-            model(torch.zeros(1, 3, _PROBE, _PROBE, device=next((p.device for p in model.parameters()), None)))
+            lr = torch.zeros(1, 3, _PROBE, _PROBE, device=next((p.device for p in model.parameters()), None))
+            model(*([lr, model.look(lr, [])] if model.needs_ref else [lr]))
     finally:
         for hook in hooks:
             hook.remove()

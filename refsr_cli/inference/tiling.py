@@ -36,13 +36,14 @@ class Tile:
     def area(self) -> int:
         return (self.bottom - self.top) * (self.right - self.left)
 
-    def grown(self, halo: int, height: int, width: int) -> "Tile":
-        """With `halo` more pixels on every side, within a picture of `height` by `width`."""
+    def grown(self, halo: int, height: int, width: int, step: int = 1) -> "Tile":
+        """With at least `halo` more pixels on every side, to multiples of `step`, within a picture of `height` by
+        `width`."""
         return Tile(
-            max(0, self.top - halo),
-            max(0, self.left - halo),
-            min(height, self.bottom + halo),
-            min(width, self.right + halo),
+            max(0, self.top - halo) // step * step,
+            max(0, self.left - halo) // step * step,
+            min(height, -(-(self.bottom + halo) // step) * step),
+            min(width, -(-(self.right + halo) // step) * step),
         )
 
     def within(self, other: "Tile", scale: int) -> tuple[slice, slice]:
@@ -90,10 +91,12 @@ def run_tiles(
     tile: int | None,
     halo: int,
     device: torch.device,
+    step: int = 1,
 ) -> Generator[int, None, tuple[Pixels, Pixels | None]]:
     """`run` over `pixels` (H, W, C) in tiles of side `tile` (None: in one piece): (scale*H, scale*W, C), same dtype,
     and the trust map (scale*H, scale*W) uint8 where `run` gives one.
 
+    What a tile sees begins at multiples of `step`, as a net whose layers halve or have windows sees the whole picture.
     Each tile is converted, computed and rounded by itself, so that no picture is ever held in floating point.
     Yields the number of input pixels of each tile done; the result is the generator's return value. A tile for which
     the memory does not suffice is split, and so are those after it. Raises OutOfMemory when even the smallest tile
@@ -110,7 +113,7 @@ def run_tiles(
         if max(part.bottom - part.top, part.right - part.left) > side:
             waiting.extendleft(reversed(list(part.split(side))))
             continue
-        seen = part.grown(halo, height, width)
+        seen = part.grown(halo, height, width, step)
         window = to_tensor(pixels[seen.top : seen.bottom, seen.left : seen.right])
         try:
             sr = run(window.to(device), seen)[(..., *part.within(seen, scale))].cpu()

@@ -1,7 +1,7 @@
 """A net made ready for pictures: device, precision, tiles, self-ensemble, passes and alpha in one place."""
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -13,8 +13,9 @@ from refsr_cli.images import Picture, Pixels, bleed_color, to_tensor
 from refsr_cli.inference.device import pick_device, pick_precision
 from refsr_cli.inference.guided import GUIDED_BYTES, GUIDED_HALO, RefUse, guided, uses
 from refsr_cli.inference.memory import SMALLEST_TILE, bytes_per_pixel, tile_side
+from refsr_cli.inference.referred import REFERRED_BYTES, look, referred, turned, turned_back
 from refsr_cli.inference.runner import ensembled, merger_for, runner_for
-from refsr_cli.inference.tiling import RESIZE_HALO, everywhere, resized, run_tiles
+from refsr_cli.inference.tiling import RESIZE_HALO, TileRunner, everywhere, resized, run_tiles
 from refsr_cli.layers.resample import resize
 from refsr_cli.models import SRModel
 from refsr_cli.reference.bank import MOST_REFERENCES, RefBank, Reference, match_all
@@ -51,10 +52,10 @@ class Enlarged:
 
 @dataclass(frozen=True)
 class Guidance:
-    """What references did in one pass."""
+    """What references did in one pass; trust and match are there for nets that merge what references offer."""
 
-    trust: Pixels
-    match: Match
+    trust: Pixels | None
+    match: Match | None
     references: tuple[Reference, ...]
     uses: tuple[RefUse, ...]
 
@@ -99,6 +100,8 @@ class Upscaler:
     ) -> Generator[int, None, tuple[Pixels, Guidance | None]]:
         """One pass over (H, W, C) to (scale*H, scale*W, C), `scale` at most the net's own, and what references
         did. Yields the number of input pixels done since it last yielded."""
+        if self.model.needs_ref:
+            return (yield from self._refer(pixels, scale, refs))
         if self.model.multi_scale:
             self.model.scale = min(its for its in self.model.scales if its >= scale)
         net, halo = runner_for(self.model, self.precision), self.model.receptive_field
@@ -115,13 +118,50 @@ class Upscaler:
             pixel_bytes += GUIDED_BYTES
         if scale != self.model.scale:
             run, halo = resized(run, scale), halo + RESIZE_HALO
-        tile = self.tile
-        if tile is None and self.model.tileable:
-            tile = tile_side(pixel_bytes, halo, self.memory, self.device)
-        large, trust = yield from run_tiles(run, pixels, scale, tile=tile or None, halo=halo, device=self.device)
+        large, trust = yield from self._in_tiles(run, pixels, scale, halo, pixel_bytes)
         if match is None or trust is None:
             return large, None
         return large, Guidance(trust, match, tuple(chosen), uses(chosen, match, trust, scale))
+
+    def _in_tiles(
+        self, run: TileRunner, pixels: Pixels, scale: int, halo: int, pixel_bytes: float
+    ) -> Generator[int, None, tuple[Pixels, Pixels | None]]:
+        tile = self.tile
+        if tile is None and self.model.tileable:
+            tile = tile_side(pixel_bytes, halo, self.memory, self.device)
+        step = self.model.multiple_of
+        return (yield from run_tiles(run, pixels, scale, tile=tile or None, halo=halo, device=self.device, step=step))
+
+    def _refer(
+        self, pixels: Pixels, scale: int, refs: RefBank | None
+    ) -> Generator[int, None, tuple[Pixels, Guidance | None]]:
+        """`scale_up` with a net that needs references, and looks at them for the whole picture first."""
+        most = min(self.model.most_references or MOST_REFERENCES, MOST_REFERENCES)
+        chosen = refs.chosen(to_tensor(pixels)[0].to(self.device), most) if refs else []
+        if not self.self_ensemble:
+            large, shares = yield from self._refer_turned(pixels, scale, chosen, 0)
+        else:  # 16 bits, so that the mean is taken before it is rounded
+            fine = pixels if pixels.dtype == np.uint16 else pixels.astype(np.uint16) * 257
+            total = np.zeros((scale * pixels.shape[0], scale * pixels.shape[1], pixels.shape[2]), np.float32)
+            for orientation in range(8):
+                large, shares = yield from self._refer_turned(fine, scale, chosen, orientation)
+                total += large
+            large = np.rint(total / (8 if fine is pixels else 8 * 257)).astype(pixels.dtype)
+        uses = tuple(RefUse(its.name, *told) for its, told in zip(chosen, shares, strict=True))
+        return large, Guidance(None, None, tuple(chosen), uses) if chosen else None
+
+    def _refer_turned(
+        self, pixels: Pixels, scale: int, chosen: Sequence[Reference], orientation: int
+    ) -> Generator[int, None, tuple[Pixels, list[tuple[float, float]]]]:
+        """In one orientation: the result, upright, and what the net says of each reference."""
+        model, halo = self.model, self.model.receptive_field + RESIZE_HALO
+        guide = look(model, to_tensor(pixels).to(self.device), chosen, orientation, self.precision)
+        run = referred(model, guide, self.precision)
+        if scale != model.scale:
+            run = resized(run, scale)
+        pixel_bytes = self._pixel_bytes + REFERRED_BYTES
+        large, _ = yield from self._in_tiles(run, turned(pixels, orientation), scale, halo, pixel_bytes)
+        return turned_back(large, orientation), guide.shares(len(chosen))
 
     def resize_to(
         self, pixels: Pixels, height: int, width: int, refs: RefBank | None = None
@@ -150,7 +190,7 @@ class Upscaler:
             large = replace(large, alpha=alpha[..., 0])
         if guidance is None:
             return Enlarged(large)
-        trust = shrink(guidance.trust[..., None], height, width)[..., 0]
+        trust = None if guidance.trust is None else shrink(guidance.trust[..., None], height, width)[..., 0]
         return Enlarged(large, trust, guidance.uses, guidance.match, guidance.references)
 
     def work(self, picture: Picture, height: int, width: int, refs: RefBank | None = None) -> int:
@@ -160,6 +200,8 @@ class Upscaler:
             total += area
             area *= scale**2
         passes = total if picture.alpha is None else 2 * total
+        if self.model.needs_ref:
+            return passes * (8 if self.self_ensemble else 1)
         return passes + (min(len(refs), MOST_REFERENCES) * picture.height * picture.width if refs and total else 0)
 
     def __call__(self, picture: Picture, scale: int | None = None, refs: RefBank | None = None) -> Picture:

@@ -54,6 +54,10 @@ class Laid:
         sides = (0, self.scale * right, 0, self.scale * bottom)
         return replace(self, image=F.pad(self.image, sides, mode="replicate"))
 
+    def shares(self, count: int) -> list[tuple[float, float]]:
+        """Of the first, all; it is not known how like it is."""
+        return [(1.0, 1.0)] * min(count, 1)
+
 
 class OffsetEstimator(nn.Module):
     """Where to look: three times halved, at each size all places see all places, and back (Fig. 4). Circled pluses of

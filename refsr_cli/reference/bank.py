@@ -58,14 +58,14 @@ class RefBank:
     def __len__(self) -> int:
         return len(self.references)
 
-    def chosen(self, lr: Tensor) -> list[Reference]:
-        """The references likest `lr` (3, h, w), at most MOST_REFERENCES, in order of content."""
-        if len(self.references) <= MOST_REFERENCES:
+    def chosen(self, lr: Tensor, most: int = MOST_REFERENCES) -> list[Reference]:
+        """The `most` references likest `lr` (3, h, w), or all there are, in order of content."""
+        if len(self.references) <= most:
             return self.references
         by_likeness = sorted(
             self.references, key=lambda reference: -likeness(lr, reference.thumbnail.to(lr.device) / 255)
         )
-        likest = {reference.digest for reference in by_likeness[:MOST_REFERENCES]}
+        likest = {reference.digest for reference in by_likeness[:most]}
         return [reference for reference in self.references if reference.digest in likest]
 
 

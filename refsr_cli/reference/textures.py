@@ -55,6 +55,15 @@ class Textures:
             self, flow=F.pad(self.flow, sides), score=F.pad(self.score, sides), ref_id=F.pad(self.ref_id, sides)
         )
 
+    def shares(self, count: int) -> list[tuple[float, float]]:
+        """For each of `count` references the part of the cells whose likest patch is in it, and their mean cosine."""
+        told = []
+        for number in range(count):
+            here = self.ref_id == number
+            mean = float(self.score[:, 0][here].mean()) if here.any() else 0.0
+            told.append((float(here.float().mean()), mean))
+        return told
+
     def places(self, factor: int, which: int = 0) -> Tensor:
         """Where the taps of every pixel read, in a map of `factor` pixels a cell: (N, 9, 2, factor*h, factor*w)."""
         flow = self.flow[:, which]

@@ -1,0 +1,70 @@
+"""Nets that need references: looked at once for a whole picture, then restored part by part."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from refsr_cli.images import Pixels
+from refsr_cli.inference.runner import orient
+from refsr_cli.inference.tiling import Tile, TileRunner
+from refsr_cli.layers.resample import scaled_bytes
+from refsr_cli.models import Guide, SRModel
+from refsr_cli.reference.bank import Reference
+
+REFERRED_BYTES = 40_000.0
+"""Bytes for each low-resolution pixel that aligning takes besides the net's own layers: places and masks of nine taps
+in eight groups at full size."""
+
+
+@torch.inference_mode()
+def look(
+    model: SRModel, lr: Tensor, references: Sequence[Reference], orientation: int, precision: torch.dtype
+) -> Guide:
+    """What `model` is to know of the references for `lr` (1, 3, h, w), both turned to `orientation`. A reference of
+    more pixels than the result is made as small as that, so that memory depends on the result alone."""
+    most = lr.shape[2] * lr.shape[3] * model.scale**2
+    images = []
+    for reference in references:
+        image = reference.load()
+        small = scaled_bytes(image, min(1.0, (most / (image.shape[1] * image.shape[2])) ** 0.5))
+        images.append(orient(small[None].to(lr.device).float() / 255, orientation))
+    with torch.autocast(lr.device.type, precision, enabled=precision != torch.float32):
+        return model.look(orient(lr, orientation), images)
+
+
+def referred(model: SRModel, guide: Guide, precision: torch.dtype) -> TileRunner:
+    """`model` on any part of the picture that `guide` is for: padded to `multiple_of`, cropped back, clamped."""
+    step = model.multiple_of
+
+    @torch.inference_mode()
+    def run_tile(lr: Tensor, tile: Tile) -> Tensor:
+        height, width = lr.shape[-2:]
+        bottom, right = -height % step, -width % step
+        part = guide.crop(tile.top, tile.left, tile.bottom, tile.right).padded(bottom, right)
+        padded = F.pad(lr, (0, right, 0, bottom), mode="replicate")
+        with torch.autocast(lr.device.type, precision, enabled=precision != torch.float32):
+            sr: Tensor = model(padded, part)
+        return sr[..., : height * model.scale, : width * model.scale].float().clamp(0, 1)
+
+    return run_tile
+
+
+def turned(pixels: Pixels, orientation: int) -> Pixels:
+    """`orient` of (H, W, C)."""
+    if orientation & 4:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation & 2:
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels[:, ::-1] if orientation & 1 else pixels)
+
+
+def turned_back(pixels: Pixels, orientation: int) -> Pixels:
+    """Undoes `turned`."""
+    if orientation & 1:
+        pixels = pixels[:, ::-1]
+    if orientation & 2:
+        pixels = pixels[::-1]
+    return pixels.transpose(1, 0, 2) if orientation & 4 else pixels
