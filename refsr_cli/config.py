@@ -48,8 +48,9 @@ class NetConfig:
 
     model: str | None = None
     """Name in MODELS; None is the best packaged net for the scale."""
-    weights: str | None = None
-    """File, manifest id, or hub repository; None is the packaged or published file of `model`."""
+    weights: str | tuple[str, ...] | None = None
+    """File, manifest id, or hub repository, or those of the parts of one net; None is the packaged or published file of
+    `model`."""
     flavour: str | None = None
     """Layout of a published weight file where its keys do not tell."""
     res_scale: float | None = None
@@ -167,8 +168,8 @@ class EvaluateConfig(NetConfig):
 class InspectConfig:
     """`refsr weights inspect`."""
 
-    weights: str
-    """File, manifest id, or hub repository."""
+    weights: str | tuple[str, ...]
+    """File, manifest id, or hub repository, or those of the parts of one net."""
     scale: int | None = None
     """Which file of a repository is meant."""
     flavour: str | None = None
@@ -189,6 +190,19 @@ class ConvertConfig(InspectConfig):
 
     def __post_init__(self) -> None:
         _require(self.output is None or self.output.suffix == ".safetensors", "--output must end in .safetensors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceConfig:
+    """`refsr weights slice-vgg`."""
+
+    weights: Path | None = None
+    """torchvision's VGG-19; fetched into torch's cache when None."""
+    output: Path = Path("vgg19-stem.safetensors")
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        _require(self.output.suffix == ".safetensors", "--output must end in .safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -328,6 +328,14 @@ def _converted(display: Display, record: dict[str, Any]) -> None:
     display.line(f"{named}: {record['model']} x{record['scale']}, {record['bytes']:,} bytes, from {record['layout']}")
 
 
+def _slicing(display: Display, record: dict[str, Any]) -> None:
+    display.line(f"reading {escape(record['source'])}")
+
+
+def _sliced(display: Display, record: dict[str, Any]) -> None:
+    display.line(f"{escape(str(record['path']))}: {record['bytes']:,} bytes, for --weights beside the files of a net")
+
+
 _SHOWN: dict[str, Callable[[Display, dict[str, Any]], None]] = {
     "progress": Display.progress,
     "using": _using,
@@ -348,6 +356,8 @@ _SHOWN: dict[str, Callable[[Display, dict[str, Any]], None]] = {
     "model": _model,
     "inspected": _inspected,
     "converted": _converted,
+    "slicing": _slicing,
+    "sliced": _sliced,
     "cutting": _cutting,
     "video": _video,
 }

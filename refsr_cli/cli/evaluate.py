@@ -58,7 +58,7 @@ def evaluate(
         bool, typer.Option("--overwrite", help="Replace results and a table that are there.")
     ] = EvaluateConfig.overwrite,
     model: Model = EvaluateConfig.model,
-    weights: Weights = EvaluateConfig.weights,
+    weights: Weights = None,
     flavour: Flavour = EvaluateConfig.flavour,
     res_scale: ResScale = EvaluateConfig.res_scale,
     self_ensemble: SelfEnsemble = EvaluateConfig.self_ensemble,

@@ -65,8 +65,11 @@ Model = Annotated[
     typer.Option(help="Net to use, see `refsr models`.", show_default="the best at hand", rich_help_panel=NET),
 ]
 Weights = Annotated[
-    str | None,
-    typer.Option(help="Weight file, id such as edsr-baseline-x4, or hub repository.", rich_help_panel=NET),
+    list[str] | None,
+    typer.Option(
+        help="Weight file, id such as edsr-baseline-x4, or hub repository; repeat it for the parts of one net.",
+        rich_help_panel=NET,
+    ),
 ]
 Flavour = Annotated[
     str | None,

@@ -68,7 +68,7 @@ def upscale(
         typer.Option(help="File for a sheet: without and with references, side by side.", rich_help_panel=OUTPUT),
     ] = UpscaleConfig.compare,
     model: Model = UpscaleConfig.model,
-    weights: Weights = UpscaleConfig.weights,
+    weights: Weights = None,
     flavour: Flavour = UpscaleConfig.flavour,
     res_scale: ResScale = UpscaleConfig.res_scale,
     self_ensemble: SelfEnsemble = UpscaleConfig.self_ensemble,

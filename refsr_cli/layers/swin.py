@@ -1,7 +1,6 @@
 """Swin layers on feature maps, of torchvision's blocks: Liu et al., "Swin Transformer", ICCV 2021, as Liang et al.,
 "SwinIR", 2021, put them into residual groups."""
 
-import torch
 from torch import Tensor, nn
 from torchvision.models.swin_transformer import SwinTransformerBlock
 
@@ -39,10 +38,11 @@ class SwinBody(nn.Module):
         self, features: int, depths: tuple[int, ...], heads: tuple[int, ...], window: int, mlp_ratio: float, drop: float
     ) -> None:
         super().__init__()
-        drops = torch.linspace(0, drop, sum(depths)).split(list(depths))
+        steps = iter(range(sum(depths)))
+        drops = [[drop * next(steps) / max(1, sum(depths) - 1) for _ in range(depth)] for depth in depths]
         self.norm_in = nn.LayerNorm(features)
         self.groups = nn.ModuleList(
-            SwinGroup(features, its, window, mlp_ratio, part.tolist()) for its, part in zip(heads, drops, strict=True)
+            SwinGroup(features, its, window, mlp_ratio, part) for its, part in zip(heads, drops, strict=True)
         )
         self.norm_out = nn.LayerNorm(features)
 

@@ -77,6 +77,18 @@ class VGGFeatures(nn.Module):
         return features
 
 
+def imagenet_stem(*, fetch: bool = False) -> dict[str, Tensor] | None:
+    """The first five convolutions of VGG-19 by torchvision's names, from torch's cache; None where they are not there,
+    unless torchvision is to `fetch` them. Raises BadWeights for a damaged file, and where they cannot be had."""
+    if not (fetch or _cached().is_file()):
+        return None
+    return {key: value for key, value in _imagenet_weights().items() if key.startswith(STEM)}
+
+
+STEM = tuple(f"features.{number}." for number in (0, 2, 5, 7, 10))
+"""Beginnings of the names that the convolutions of `VGGStem` have in torchvision's VGG-19."""
+
+
 def _cached() -> Path:
     return Path(str(torch.hub.get_dir())) / "checkpoints" / str(VGG19_Weights.IMAGENET1K_V1.url).rpartition("/")[2]
 

@@ -86,6 +86,9 @@ def upscale(
         scale = None if config.weights else config.scale or DEFAULT_SCALE
         upscaler, using = open_upscaler(config, scale, on_download, with_refs=bool(opened))
         yield using
+        for option, extra in (("--trust-map", config.trust_map), ("--compare", config.compare)):
+            if extra and upscaler.model.needs_ref:
+                raise BadSetting(f"{option} shows how far references are believed, which {using.model} does not tell")
     for job in jobs:
         try:
             refs = RefBank(_without(opened, job.source)) if opened else None

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
-from refsr_cli.config import ConvertConfig, InspectConfig
-from refsr_cli.errors import BadSetting
+from refsr_cli.config import ConvertConfig, InspectConfig, SliceConfig
+from refsr_cli.errors import BadSetting, BadWeights
+from refsr_cli.files import replacing
+from refsr_cli.layers.vgg import STEM, imagenet_stem
 from refsr_cli.weights.files import Loaded, save_weights
-from refsr_cli.weights.formats import load_any
+from refsr_cli.weights.formats import load_any, read_tensors
 from refsr_cli.weights.hub import Progress, digest
 from refsr_cli.weights.store import Found, find_weights
 
@@ -49,6 +52,23 @@ class Converted:
     kind: str = "converted"
 
 
+@dataclass(frozen=True)
+class Slicing:
+    """What is about to be read."""
+
+    source: str
+    kind: str = "slicing"
+
+
+@dataclass(frozen=True)
+class Sliced:
+    """The part of VGG-19 that was written."""
+
+    path: Path
+    bytes: int
+    kind: str = "sliced"
+
+
 def inspect(config: InspectConfig, on_progress: Progress | None = None) -> Iterator[Inspected]:
     """One record. Raises BadWeights for a file that cannot be used, with the reason."""
     found, loaded = _load(config, on_progress)
@@ -82,9 +102,26 @@ def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Itera
     yield Converted(out, out.stat().st_size, loaded.name, loaded.model.scale, layout)
 
 
+def slice_vgg(config: SliceConfig) -> Iterator[Slicing | Sliced]:
+    """Writes the five convolutions of VGG-19 that reference nets use. Raises BadSetting for a file that is there, and
+    BadWeights where VGG-19 cannot be had or is something else."""
+    if config.output.exists() and not config.overwrite:
+        raise BadSetting(f"{config.output} is there already; --overwrite replaces it")
+    yield Slicing(str(config.weights or "VGG-19's ImageNet weights (548 MB), from torchvision or its cache"))
+    stem = imagenet_stem(fetch=True) if config.weights is None else read_tensors(config.weights)
+    wanted = [f"{beginning}{kind}" for beginning in STEM for kind in ("weight", "bias")]
+    absent = [key for key in wanted if key not in (stem or {})]
+    if stem is None or absent:
+        raise BadWeights(f"{config.weights} is not VGG-19: it lacks {absent[0]}")
+    with replacing(config.output) as unfinished:
+        save_file({key: stem[key].contiguous() for key in wanted}, unfinished)
+    yield Sliced(config.output, config.output.stat().st_size)
+
+
 def _load(config: InspectConfig, on_progress: Progress | None) -> tuple[Found, Loaded]:
-    found = find_weights(None, config.scale, config.weights, on_progress=on_progress)
+    names = (config.weights,) if isinstance(config.weights, str) else config.weights
+    found, *more = (find_weights(None, config.scale, name, on_progress=on_progress) for name in names)
     record = found.record
     flavour = config.flavour or (record.flavour if record else None)
     res_scale = config.res_scale if config.res_scale is not None else (record.res_scale if record else None)
-    return found, load_any(found.path, flavour=flavour, res_scale=res_scale)
+    return found, load_any(found.path, *(part.path for part in more), flavour=flavour, res_scale=res_scale)

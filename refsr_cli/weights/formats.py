@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from refsr_cli.errors import BadSetting, BadWeights, UnknownName
+from refsr_cli.weights.contents import Contents, Tensors
 from refsr_cli.weights.files import FORMAT, Loaded, as_float32, assemble, read_safetensors, rebuild, require_file
-from refsr_cli.weights.layouts import PUBLISHED, Contents, Flavour, Tensors, sibling_config
+from refsr_cli.weights.layouts import PUBLISHED, Flavour, sibling_config
 
 _WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "net")
 """Where training codes keep the weights inside a checkpoint; the first one that is there counts."""
@@ -24,8 +25,9 @@ _REMEDY = (
 )
 
 
-def load_any(path: Path, *, flavour: str | None = None, res_scale: float | None = None) -> Loaded:
-    """Builds the net of a weight file: ours, or a published one whose layout is recognised by its keys.
+def load_any(path: Path, *more: Path, flavour: str | None = None, res_scale: float | None = None) -> Loaded:
+    """Builds the net of a weight file: ours, or a published one whose layout is recognised by its keys. The parts of a
+    reference net may be published in several files.
 
     `flavour` is a key of PUBLISHED; without it, files of super-image are told by their name or their config.json, and
     everything else is read as the first row that fits. `res_scale` is the factor on each residual, which published
@@ -39,10 +41,17 @@ def load_any(path: Path, *, flavour: str | None = None, res_scale: float | None 
         raise UnknownName("flavour of weights", flavour, PUBLISHED)
     metadata, tensors = _read(path)
     if metadata.get("format") == FORMAT:
+        if more:
+            raise BadSetting(f"{path} was written by refsr and is a whole net; leave out {more[0]}")
         if flavour is not None or res_scale is not None:
             raise BadSetting(f"{path} was written by refsr and says all of itself; leave out flavour and res_scale")
         return rebuild(path, metadata, tensors)
     tensors = _without_prefixes(tensors)
+    for other in more:
+        rest = _without_prefixes(_read(other)[1])
+        if both := next((key for key in rest if key in tensors), None):
+            raise BadWeights(f"{other} and {path} both hold {both}; name each part of a net once")
+        tensors |= rest
     source = _choose(path, tensors, flavour)
     read = PUBLISHED[source].read
     if read is None:
@@ -63,6 +72,11 @@ def _metadata(source: str, contents: Contents) -> dict[str, str]:
 
 
 # Reading files
+
+
+def read_tensors(path: Path) -> Tensors:
+    """The tensors of any weight file by their names, without what every name begins with. Raises BadWeights."""
+    return _without_prefixes(_read(path)[1])
 
 
 def _read(path: Path) -> tuple[dict[str, str], Tensors]:

@@ -6,35 +6,18 @@ Supporting another family is one more row in PUBLISHED.
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from refsr_cli.errors import BadWeights
 from refsr_cli.models import MODELS
 from refsr_cli.models.edsr import DIV2K_MEAN
-
-Tensors = dict[str, Tensor]
-Naming = Callable[[str], str]
-"""The published name of one of our keys."""
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a published file turns out to hold."""
-
-    model: str
-    scale: int
-    config: dict[str, Any]
-    naming: Naming
-    dropped: tuple[str, ...] = ()
-    """Prefixes of tensors that our net has no place for, after they were checked."""
-    changed: Tensors = field(default_factory=dict)
-    """Tensors, by their published name, whose numbers our net has in another order."""
+from refsr_cli.weights.contents import Contents, Naming, Tensors, count_layers, first_layer, kernel_of, renamed
+from refsr_cli.weights.reference_layouts import read_c2, read_datsr
 
 
 @dataclass(frozen=True)
@@ -48,17 +31,6 @@ class Flavour:
     """From the path, the tensors and the wanted `res_scale`; None for a family that is known but not supported."""
 
 
-def _rename(*rules: tuple[str, str]) -> Naming:
-    """A naming that applies the first rule (pattern at the start of our key, replacement) that matches."""
-    compiled = [(re.compile(pattern), replacement) for pattern, replacement in rules]
-
-    def theirs(key: str) -> str:
-        pattern, replacement = next(rule for rule in compiled if rule[0].match(key))
-        return pattern.sub(replacement, key, count=1)
-
-    return theirs
-
-
 def sibling_config(path: Path) -> dict[str, Any]:
     """The config.json that super-image keeps beside its weights; empty where there is none."""
     try:
@@ -68,39 +40,15 @@ def sibling_config(path: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-# What every family asks of a file
-
-
-def _kernel(path: Path, tensors: Tensors, key: str) -> Tensor:
-    """The weight of a convolution. Raises BadWeights where it is missing or none."""
-    kernel = tensors.get(key)
-    if kernel is None or kernel.dim() != 4 or not kernel.numel():
-        raise BadWeights(f"{path} cannot be read: {key} is {'missing' if kernel is None else 'no convolution'}")
-    return kernel
-
-
-def _first(path: Path, tensors: Tensors, key: str, channels: tuple[int, ...] = (3,)) -> Tensor:
-    """The weight of the first layer. Raises BadWeights where it does not take an image."""
-    head = _kernel(path, tensors, key)
-    if head.shape[1] not in channels:
-        raise BadWeights(f"{path} is not for RGB images: {key} is {tuple(head.shape)}")
-    return head
-
-
-def _count(tensors: Tensors, key: Callable[[int], str]) -> int:
-    """How many of the layers numbered by `key` there are."""
-    return next(number for number in range(len(tensors) + 1) if key(number) not in tensors)
-
-
 # EDSR and MDSR
 
-_EDSR_PYTORCH = _rename(
+_EDSR_PYTORCH = renamed(
     (r"head\.", "head.0."),
     (r"body\.(\d+)\.conv1\.", r"body.\1.body.0."),
     (r"body\.(\d+)\.conv2\.", r"body.\1.body.2."),
     (r"", ""),
 )
-_BASICSR = _rename(
+_BASICSR = renamed(
     (r"head\.", "conv_first."),
     (r"body\.\d+\.(?=weight|bias)", "conv_after_body."),
     (r"tail\.0\.", "upsample."),
@@ -121,8 +69,8 @@ def _edsr(
 
     `res_scale` is 0.1 at 256 features and 1 otherwise, as trained by the authors, unless it is given.
     """
-    features = _first(path, tensors, naming("head.weight")).shape[0]
-    blocks = _count(tensors, lambda i: naming(f"body.{i}.conv1.weight"))
+    features = first_layer(path, tensors, naming("head.weight")).shape[0]
+    blocks = count_layers(tensors, lambda i: naming(f"body.{i}.conv1.weight"))
     config = {"features": features, "blocks": blocks, "res_scale": 0.1 if features == 256 else 1.0}
     config |= pixels(path, tensors)
     if res_scale is not None:
@@ -178,7 +126,7 @@ def _super_image_pixels(path: Path, tensors: Tensors) -> dict[str, Any]:
     return {"value_range": 1.0, "mean": (0.0, 0.0, 0.0), "res_scale": float(res_scale)}
 
 
-_MDSR = _rename(
+_MDSR = renamed(
     (r"head\.", "head.0."),
     (r"((?:body|pre_process\.\d+)\.\d+)\.conv1\.", r"\1.body.0."),
     (r"((?:body|pre_process\.\d+)\.\d+)\.conv2\.", r"\1.body.2."),
@@ -190,8 +138,8 @@ _MDSR = _rename(
 def _mdsr(path: Path, tensors: Tensors, res_scale: float | None) -> Contents:
     """An MDSR for scales 2, 3 and 4, in this order; residuals are not scaled unless it is said."""
     features, blocks = (
-        _first(path, tensors, "head.0.weight").shape[0],
-        _count(tensors, lambda i: f"body.{i}.body.0.weight"),
+        first_layer(path, tensors, "head.0.weight").shape[0],
+        count_layers(tensors, lambda i: f"body.{i}.body.0.weight"),
     )
     config = {"features": features, "blocks": blocks, "res_scale": 1.0 if res_scale is None else res_scale}
     config |= _edsr_pixels(path, tensors)
@@ -201,7 +149,7 @@ def _mdsr(path: Path, tensors: Tensors, res_scale: float | None) -> Contents:
 
 # SRResNet
 
-_SRRESNET = _rename(
+_SRRESNET = renamed(
     (r"head\.", "conv1."),
     (r"body\.(\d+)\.conv1\.", r"trunk.\1.rcb.0."),
     (r"body\.(\d+)\.norm1\.", r"trunk.\1.rcb.1."),
@@ -220,10 +168,10 @@ def _early_srresnet(key: str) -> str:
 
 
 def _srresnet(path: Path, tensors: Tensors, res_scale: float | None, *, naming: Naming) -> Contents:
-    head = _first(path, tensors, naming("head.0.weight"))
+    head = first_layer(path, tensors, naming("head.0.weight"))
     stages = [key for key in (naming(f"upsample.{i}.0.weight") for i in range(3)) if key in tensors]
     tripled = len(stages) == 1 and tensors[stages[0]].shape[0] == 9 * head.shape[0]
-    blocks = _count(tensors, lambda i: naming(f"body.{i}.conv1.weight"))
+    blocks = count_layers(tensors, lambda i: naming(f"body.{i}.conv1.weight"))
     config = {"features": head.shape[0], "blocks": blocks, "kernel_io": head.shape[2]}
     name = "srresnet-3x3" if head.shape[2] == 3 else "srresnet"
     return Contents(name, 3 if tripled else 2 ** max(1, len(stages)), config, naming)
@@ -231,14 +179,14 @@ def _srresnet(path: Path, tensors: Tensors, res_scale: float | None, *, naming: 
 
 # SRDenseNet
 
-_SRDENSENET = _rename(
+_SRDENSENET = renamed(
     (r"head\.", "conv1.0."),
     *((rf"body\.(\d+)\.layers\.{i}\.", rf"body.\1.conv{i + 1}.") for i in range(8)),
     (r"bottleneck\.", "conv2."),
     *((rf"upsample\.{2 * i}\.", f"upsampling.{i}.upsample_block.0.") for i in range(3)),
     (r"tail\.", "conv3."),
 )
-_YJN870 = _rename(
+_YJN870 = renamed(
     (r"head\.", "conv.conv."),
     (r"body\.(\d+)\.layers\.(\d+)\.", r"dense_blocks.\1.block.\2.conv."),
     (r"bottleneck\.", "bottleneck.0."),
@@ -264,10 +212,10 @@ def _srdensenet(
 ) -> Contents:
     """An SRDenseNet_All. `relu` tells whether one follows the bottleneck; `newest_first`, whether of all before it a
     block sees first what the last one gave, and kernels are as large as what they enlarge by."""
-    head = _first(path, tensors, naming("head.weight"), (1, 3))
-    growth = _kernel(path, tensors, naming("body.0.layers.0.weight")).shape[0]
-    stage = _kernel(path, tensors, naming("upsample.0.weight"))
-    blocks = _count(tensors, lambda i: naming(f"body.{i}.layers.0.weight"))
+    head = first_layer(path, tensors, naming("head.weight"), (1, 3))
+    growth = kernel_of(path, tensors, naming("body.0.layers.0.weight")).shape[0]
+    stage = kernel_of(path, tensors, naming("upsample.0.weight"))
+    blocks = count_layers(tensors, lambda i: naming(f"body.{i}.layers.0.weight"))
     scale = 2 ** sum(naming(f"upsample.{2 * i}.weight") in tensors for i in range(3))
     config = {
         "skips": "all",
@@ -282,13 +230,18 @@ def _srdensenet(
     if not newest_first:
         return Contents("srdensenet", scale, config, naming)
     keys = [*(naming(f"body.{block}.layers.0.weight") for block in range(blocks)), naming("bottleneck.weight")]
-    changed = {key: torch.cat(_kernel(path, tensors, key).split(head.shape[0], 1)[::-1], 1) for key in keys}
+    changed = {key: torch.cat(kernel_of(path, tensors, key).split(head.shape[0], 1)[::-1], 1) for key in keys}
     return Contents("srdensenet", 3 if stage.shape[2] == 3 else scale, config, naming, changed=changed)
 
 
 _EDSR_MARKS = (r"head\.0\.weight", r"body\.0\.body\.0\.weight")
 
 PUBLISHED: Mapping[str, Flavour] = {
+    "datsr": Flavour("DATSR", (r"dyn_agg_restore\.unet_head\.",), read_datsr),
+    "mrefsr": Flavour("MRefSR", (r"dyn_agg_restore\.head_small\.conv_emb1\.",)),
+    "c2": Flavour("C2-Matching", (r"dyn_agg_restore\.small_dyn_agg\.",), read_c2),
+    "matcher": Flavour("the matching of C2-Matching or DATSR without the net", (r"feature_extraction_image1\.",)),
+    "vgg19": Flavour("VGG-19, a part of C2-Matching and DATSR", (r"features\.0\.", r"features\.10\.")),
     "super-image-mdsr": Flavour("MDSR of super-image, which is another net", (r"head\.0\.0\.", r"pre_process\.")),
     "mdsr": Flavour("MDSR", (r"head\.0\.", r"pre_process\."), _mdsr),
     "edsr-pytorch": Flavour("EDSR", _EDSR_MARKS, partial(_edsr, naming=_EDSR_PYTORCH, pixels=_edsr_pixels)),

@@ -1,6 +1,7 @@
 """Where weights come from: a named file, refsr's own package, the local cache, the hub, in that order."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -86,7 +87,7 @@ def find_weights(
 def load_model(
     model: str | None,
     scale: int | None,
-    weights: str | None = None,
+    weights: str | Sequence[str] | None = None,
     *,
     with_refs: bool = False,
     offline: bool = False,
@@ -99,7 +100,8 @@ def load_model(
 
     Without `weights` the net may be for another scale, if there are no weights for `scale`: read `loaded.model.scale`.
     Without `model` too it is `default_model(scale, with_refs=with_refs)`. With `weights` the file decides, and `model`
-    and `scale` are only compared with it. `flavour` and `res_scale` say how to read a published file.
+    and `scale` are only compared with it; several are the parts of one net. `flavour` and `res_scale` say how to read a
+    published file.
     `loaded.metadata["note"]`, where it is there, is a line for the user.
 
     Raises BadSetting where `model` or `scale` contradict the file, UnknownName for an unknown model or flavour, and
@@ -111,16 +113,19 @@ def load_model(
         model, scale = _chosen(model, scale, folder, with_refs)
     if model == UNTRAINED:
         return _untrained(scale, weights)
-    found = find_weights(model, scale, weights, offline=offline, on_progress=on_progress, folder=folder)
+    names = [weights] if weights is None or isinstance(weights, str) else list(weights)
+    found, *more = (
+        find_weights(model, scale, name, offline=offline, on_progress=on_progress, folder=folder) for name in names
+    )
     if found.record:
         flavour = flavour or found.record.flavour
         res_scale = found.record.res_scale if res_scale is None else res_scale
-    loaded = load_any(found.path, flavour=flavour, res_scale=res_scale)
+    loaded = load_any(found.path, *(part.path for part in more), flavour=flavour, res_scale=res_scale)
     if loaded.model.multi_scale and scale in loaded.model.scales:
         loaded.model.scale = scale
     if model not in (None, loaded.name) or scale not in (None, loaded.model.scale):
         asked = " ".join(filter(None, (model, f"x{scale}" if scale else None)))
-        holds = f"{weights or found.path} holds {loaded.name} x{loaded.model.scale}"
+        holds = f"{names[0] or found.path} holds {loaded.name} x{loaded.model.scale}"
         raise BadSetting(f"{holds}, not {asked}; leave out the one or the other")
     loaded.model.eval()
     notes = [note for note in (found.note, loaded.metadata.get("note")) if note]
@@ -147,7 +152,7 @@ def _nearest_scale(model: str, scale: int, folder: Path | None) -> int:
     return min(scales, key=lambda its: (its < scale, abs(its - scale)))
 
 
-def _untrained(scale: int | None, weights: str | None) -> Loaded:
+def _untrained(scale: int | None, weights: str | Sequence[str] | None) -> Loaded:
     if weights is not None or scale is None:
         raise BadSetting(f"model '{UNTRAINED}' has no weights to load; name a scale, or another model")
     return Loaded(build(UNTRAINED, scale).eval(), UNTRAINED, {})
