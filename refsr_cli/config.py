@@ -11,6 +11,7 @@ from refsr_cli.errors import BadSetting
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["constant", "step", "cosine"]
+Stage = Literal["teacher", "match", "restore"]
 
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
@@ -226,7 +227,12 @@ class TrainConfig:
     """Whether photos are read as they are needed; None is when there are thousands of them, or an LMDB file."""
     data_root: Path | None = None
     pairs: Path | None = None
-    """Folder of pictures with references, for nets that merge them."""
+    """Folder of pictures with references, for nets that take them."""
+    stage: Stage = "restore"
+    """Of a net that finds places in references by learned features: its `teacher`, then what it is to `match` by, then
+    how to `restore`."""
+    teacher: str | None = None
+    """Weights of the teacher, for stage `match`."""
     samples: int = 1000
     """How many windows with references are prepared, and `foreign` the part of them whose references show something
     else."""
@@ -251,6 +257,8 @@ class TrainConfig:
     """Constant, times `decay` every `decay_every` steps, or a half cosine down to zero at the last step."""
     decay: float = 0.5
     decay_every: int = 200_000
+    decay_at: tuple[int, ...] = ()
+    """Steps after which the learning rate falls, instead of every `decay_every`."""
     warmup: int = 0
     """Steps over which the learning rate rises from zero."""
     loss: str = "L1"
@@ -298,6 +306,8 @@ class TrainConfig:
         _require(0 <= self.seed < 2**63, f"--seed must be at least 0 and below 2^63, not {self.seed}")
         _require(self.warmup >= 0 and self.clip >= 0, "--warmup and --clip must not be negative")
         _require(self.init_from is not None or not self.init_partly, "--init-partly says how to --init-from; give that")
+        _require(self.stage in get_args(Stage), f"--stage is {', '.join(get_args(Stage))}, not {self.stage}")
+        _require(self.teacher is None or self.stage == "match", "--teacher is for --stage match")
         _ = self.train_range, self.val_range
 
     @property
@@ -351,7 +361,7 @@ def resumed(folder: Path, changes: dict[str, Any]) -> TrainConfig:
             for name in ("data", "lr_dir", "data_root", "out", "pairs", "prepared")
             if saved.get(name)
         }
-        saved["numbers"] = tuple(saved["numbers"])
+        saved |= {name: tuple(saved.get(name, ())) for name in ("numbers", "decay_at")}
         return TrainConfig(**{**saved, **paths, **changes, "resume": folder})
     except (OSError, LookupError, ValueError, TypeError) as error:
         raise BadSetting(

@@ -43,6 +43,27 @@ _SRDENSENET: dict[str, Any] = {
     "ema": 0.0,
     "scale": 4,
 }
+_C2: dict[str, Any] = {
+    "scale": 4,
+    "loss": "L1",
+    "batch": 9,
+    "patch": 40,
+    "learning_rate": 1e-4,
+    "schedule": "step",
+    "decay": 0.1,
+    "decay_at": (72_545, 211_040),
+    "ema": 0.0,
+    "foreign": 0.0,
+}
+_MATCHING: dict[str, Any] = {
+    "scale": 4,
+    "batch": 8,
+    "patch": 40,
+    "learning_rate": 1e-3,
+    "schedule": "constant",
+    "ema": 0.0,
+    "foreign": 0.0,
+}
 _TONG = "Tong et al. 2017: 60 epochs of 50,000 crops of 100x100, a tenth of the learning rate from epoch 30 on"
 
 RECIPES: Mapping[str, Recipe] = {
@@ -74,6 +95,39 @@ RECIPES: Mapping[str, Recipe] = {
         },
         goes_on=True,
     ),
+    "ssen": Recipe(
+        "Shim et al. 2020: 160x160 crops, Charbonnier loss, cosine",
+        {
+            "model": "ssen",
+            "scale": 4,
+            "batch": 32,
+            "patch": 40,
+            "steps": 100_000,
+            "learning_rate": 1e-4,
+            "schedule": "cosine",
+            "loss": "Charbonnier",
+            "ema": 0.0,
+            "foreign": 0.0,
+        },
+    ),
+    "c2": Recipe("Jiang et al. 2021, and its code; L1 alone", {**_C2, "model": "c2", "steps": 255_000}),
+    "c2-teacher": Recipe(
+        "Jiang et al. 2021, section 3.2: homographies of single photos",
+        {**_MATCHING, "model": "c2", "stage": "teacher", "steps": 5_000},
+    ),
+    "c2-match": Recipe(
+        "Jiang et al. 2021, section 3.2.2; --teacher names what `c2-teacher` gave",
+        {
+            **_MATCHING,
+            "model": "c2",
+            "stage": "match",
+            "steps": 75_000,
+            "schedule": "step",
+            "decay": 0.1,
+            "decay_at": (72_545,),
+        },
+    ),
+    "datsr": Recipe("Cao et al. 2022, and its code; L1 alone", {**_C2, "model": "datsr", "steps": 400_000}),
     "srdensenet": Recipe(_TONG, {**_SRDENSENET, "model": "srdensenet"}),
     "srdensenet-h": Recipe(_TONG, {**_SRDENSENET, "model": "srdensenet-h"}),
     "srdensenet-hl": Recipe(_TONG, {**_SRDENSENET, "model": "srdensenet-hl"}),

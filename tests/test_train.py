@@ -315,7 +315,7 @@ def test_recipes_are_settings_of_a_training(name):
     config = TrainConfig(**settings_of(name))
     model = build(config.model, config.scale)
     assert config.recipe == name and config.ema == 0.0
-    assert {term.name for term in parse_loss(config.loss)} & {"L1", "MSE", "VGG54"}
+    assert {term.name for term in parse_loss(config.loss)} & {"L1", "MSE", "VGG54", "Charbonnier"}
     if "srdensenet" in name:
         assert model.luma_only and config.patch * config.scale == 100
         epoch = 50_000 / config.batch

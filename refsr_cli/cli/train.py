@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from refsr_cli.cli.options import DataRoot, Device, Json, PrecisionOption, Quiet, Scale, given, reporting, run
-from refsr_cli.config import PrepareConfig, Schedule, TrainConfig, resumed
+from refsr_cli.config import PrepareConfig, Schedule, Stage, TrainConfig, resumed
 from refsr_cli.console import Display
 from refsr_cli.errors import BadSetting
 from refsr_cli.recipes import settings_of
@@ -47,8 +47,16 @@ def train(
     ] = TrainConfig.stream,
     pairs: Annotated[
         Path | None,
-        typer.Option(help="For refnet: pictures with references, in CUFED's or CUFED5's layout, or a folder a scene."),
+        typer.Option(
+            help="Pictures with references, for nets that take them: like CUFED or CUFED5, or a folder a scene."
+        ),
     ] = TrainConfig.pairs,
+    stage: Annotated[
+        Stage, typer.Option(help="For c2 and datsr: teacher and match learn to find places, restore to use them.")
+    ] = TrainConfig.stage,
+    teacher: Annotated[
+        str | None, typer.Option(help="For --stage match: weights of the teacher.")
+    ] = TrainConfig.teacher,
     samples: Annotated[int, typer.Option(help="For refnet: windows with references to prepare.")] = TrainConfig.samples,
     foreign: Annotated[
         float, typer.Option(help="For refnet: part of them whose references show another scene.")

@@ -172,3 +172,6 @@ class PhotoDraws:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Nothing is taken up."""
+
+    def close(self) -> None:
+        """There is nothing to end."""

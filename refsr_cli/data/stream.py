@@ -66,7 +66,7 @@ class _Windows(Dataset[tuple[Tensor, int]]):
         return photo[:, top : top + self.side, left : left + self.side]
 
 
-class _Batches(Sampler[list[int]]):
+class Batches(Sampler[list[int]]):
     """Numbers of the windows of one batch after the other, without end, from the batch `first` on."""
 
     def __init__(self, size: int, part: slice, first: int) -> None:
@@ -79,9 +79,9 @@ class _Batches(Sampler[list[int]]):
             batch += 1
 
 
-def _left_to_the_parent(_: int) -> None:
+def left_to_the_parent(_: int) -> None:
     """Signals that a terminal sends to all of its processes are taken by the one that trains."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
@@ -134,11 +134,12 @@ class PhotoStream:
     def _loader(self) -> DataLoader[tuple[Tensor, int]]:
         return DataLoader(
             self._windows,
-            batch_sampler=_Batches(self._size, self._part, self._drawn),
+            batch_sampler=Batches(self._size, self._part, self._drawn),
             num_workers=self._workers,
             multiprocessing_context="spawn" if self._workers else None,
-            worker_init_fn=_left_to_the_parent,
+            worker_init_fn=left_to_the_parent,
             pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # so that beginning to read takes no random number of the training's
         )
 
     def state_dict(self) -> dict[str, int]:
@@ -148,3 +149,7 @@ class PhotoStream:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Goes on where the other stream stood."""
         self._drawn, self.unusable, self._loading = state["drawn"], state["unusable"], None
+
+    def close(self) -> None:
+        """Ends the processes that read."""
+        self._loading = None

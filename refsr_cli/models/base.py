@@ -1,6 +1,6 @@
 """The contract every net keeps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
@@ -48,6 +48,8 @@ class SRModel(nn.Module):
     """Input height and width must be multiples of this; the runner pads."""
     multi_scale: ClassVar[bool] = False
     """Whether one net serves all of `scales`: then `scale` can be set to any of them at any time."""
+    slower: ClassVar[Mapping[str, float]] = {}
+    """Parts of the names of weights that learn more slowly, and by how much; the first that fits counts."""
     luma_only: bool = False
     """Whether colour is only interpolated, so that there is nothing but luma to learn."""
     tileable: ClassVar[bool] = True

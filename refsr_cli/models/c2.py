@@ -7,22 +7,17 @@ from torch import Tensor, nn
 
 from refsr_cli.layers.alignment import DynamicAggregation
 from refsr_cli.layers.blocks import ResBlock, conv
-from refsr_cli.models.matched import Matched, Matching, lrelu
+from refsr_cli.models.matched import Matched, MatchedConfig, lrelu
 from refsr_cli.reference.textures import Textures
 
 
 @dataclass(frozen=True, kw_only=True)
-class C2Config:
+class C2Config(MatchedConfig):
     """The numbers of a C2-Matching net; the defaults are those of the paper."""
 
     features: int = 64
     blocks: int = 16
     """Residual blocks at each of the three sizes, and before them."""
-    groups: int = 8
-    """Runs of channels that are read at places of their own."""
-    textures: tuple[int, int, int] = (64, 128, 256)
-    """Widths of the features of references, at stride 1, 2 and 4; those of VGG-19."""
-    matching: Matching = "learned"
 
 
 class _Stage(nn.Module):
@@ -77,7 +72,7 @@ class C2(Matched):
     """The net of the paper.   (N, 3, h, w) and `Textures` -> (N, 3, 4*h, 4*w)"""
 
     def __init__(self, config: C2Config, scale: int) -> None:
-        super().__init__(scale, config.matching, config.textures, matches=1)
+        super().__init__(scale, config)
         self.config: C2Config = config
         self.restoration = C2Restoration(config)
 

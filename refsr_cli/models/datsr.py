@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from refsr_cli.layers.alignment import DynamicAggregation
 from refsr_cli.layers.blocks import ResBlock, conv
 from refsr_cli.layers.swin import SwinBody
-from refsr_cli.models.matched import Matched, Matching, lrelu
+from refsr_cli.models.matched import Matched, MatchedConfig, lrelu
 from refsr_cli.reference.textures import Textures
 
 _FARTHEST = 10.0
@@ -18,7 +18,7 @@ _DROP = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class DATSRConfig:
+class DATSRConfig(MatchedConfig):
     """The numbers of a DATSR; the defaults are those of the paper."""
 
     features: int = 128
@@ -27,15 +27,10 @@ class DATSRConfig:
     heads: tuple[int, ...] = (4, 4)
     window: int = 8
     mlp_ratio: float = 2.0
-    groups: int = 8
-    """Runs of channels that are read at places of their own."""
     matches: int = 1
     """Places looked at for each cell; the paper has 1, its code 2 as well."""
     content_blocks: int = 8
     """Of a branch that published files hold and nothing uses; 0 leaves it out."""
-    textures: tuple[int, int, int] = (64, 128, 256)
-    """Widths of the features of references, at stride 1, 2 and 4; those of VGG-19."""
-    matching: Matching = "learned"
 
 
 class _Stage(nn.Module):
@@ -127,7 +122,7 @@ class DATSR(Matched):
     multiple_of = 8
 
     def __init__(self, config: DATSRConfig, scale: int) -> None:
-        super().__init__(scale, config.matching, config.textures, config.matches)
+        super().__init__(scale, config, config.matches)
         self.config: DATSRConfig = config
         self.restoration = DATSRRestoration(config)
 

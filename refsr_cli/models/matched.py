@@ -1,7 +1,8 @@
 """What nets share that restore with features of references at places found by matching: C2-Matching, DATSR."""
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,13 +20,26 @@ Matching = Literal["learned", "fixed"]
 """By features that were trained for it, as published; or by refsr's own search, which has no weights."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class MatchedConfig:
+    """The numbers that these nets share; the defaults are those of the papers."""
+
+    groups: int = 8
+    """Runs of channels that are read at places of their own."""
+    textures: tuple[int, int, int] = (64, 128, 256)
+    """Widths of the features of references, at stride 1, 2 and 4; those of VGG-19."""
+    matching: Matching = "learned"
+    matched: tuple[int, int, int] = (64, 128, 256)
+    """Widths of the features that places are found by; those of VGG-16."""
+
+
 class Correspondence(nn.Module):
     """Two stems whose features are alike where the enlarged picture and a reference show the same: Jiang et al.,
     "Robust Reference-based Super-Resolution via C2-Matching", CVPR 2021, section 3.2."""
 
-    def __init__(self) -> None:
+    def __init__(self, widths: tuple[int, int, int]) -> None:
         super().__init__()
-        self.picture, self.reference = VGGStem(), VGGStem()
+        self.picture, self.reference = VGGStem(widths), VGGStem(widths)
 
     def forward(self, picture: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, 4*h, 4*w) and (N, 3, 4*h', 4*w') to (N, 256, h, w) and (N, 256, h', w')."""
@@ -40,12 +54,16 @@ class Matched(SRModel):
 
     scales = (CELL,)
     needs_ref = True
+    slower: ClassVar[Mapping[str, float]] = {
+        f"{size}.aggregation.conv_offset_mask": share for size, share in (("medium", 0.1), ("small", 0.01))
+    }
 
-    def __init__(self, scale: int, matching: Matching, widths: tuple[int, int, int], matches: int) -> None:
+    def __init__(self, scale: int, config: MatchedConfig, matches: int = 1) -> None:
         super().__init__(scale)
         self.matches = matches
-        self.correspondence = Correspondence().requires_grad_(False) if matching == "learned" else None
-        self.stem = VGGStem(widths)
+        learned = config.matching == "learned"
+        self.correspondence = Correspondence(config.matched).requires_grad_(False) if learned else None
+        self.stem = VGGStem(config.textures)
         self.restoration: Any
         """(lr, base, textures) -> what is added to the bilinear base."""
 

@@ -6,7 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -16,6 +16,7 @@ from torch import Tensor
 from refsr_cli.config import CONFIG, TrainConfig
 from refsr_cli.data.benchmarks import Benchmark, find_training_photos, open_benchmark, trial_photos
 from refsr_cli.data.folders import find_photos
+from refsr_cli.data.pair_stream import PairStream
 from refsr_cli.data.pairs import PairWindows, find_pairs
 from refsr_cli.data.reference_sets import choose_references, targets_among
 from refsr_cli.errors import BadSetting
@@ -33,7 +34,9 @@ from refsr_cli.training.lessons import Enlarging, Lesson, Merging
 from refsr_cli.training.loop import Clock, interrupts_deferred
 from refsr_cli.training.offers import OfferSet, Preparing, prepare, prepared_folder
 from refsr_cli.training.photos import open_photos
+from refsr_cli.training.reference_lessons import Corresponding, Restoring
 from refsr_cli.training.run import STATE, Run, learning_rate_at
+from refsr_cli.weights.store import load_model
 
 PACE_STEPS = 10
 """Steps after which the time for all of them is foretold."""
@@ -136,8 +139,14 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
         raise BadSetting(f"{out} holds a training already; go on with --resume {out}, or give another --out")
     group.wait()  # nobody may write there before all have looked
     run = Run(config, group, out)
-    if (config.pairs or config.prepared) and not run.model.merges_refs:
-        raise BadSetting(f"--pairs and --prepared are for nets that merge references, and {config.model} does not")
+    if config.pairs and not (run.model.merges_refs or run.model.needs_ref):
+        raise BadSetting(f"--pairs is for nets that take references, and {config.model} takes none")
+    if config.prepared and not run.model.merges_refs:
+        raise BadSetting(f"--prepared is for nets that merge references, and {config.model} does not")
+    if config.patch % run.model.multiple_of:
+        raise BadSetting(
+            f"--patch must be a multiple of {run.model.multiple_of} for {config.model}, not {config.patch}"
+        )
     data = config.data or find_training_photos(config.data_root)
     benchmark = _open_validation(config, data)
     next(benchmark.samples(config.scale))  # what is wrong with it is said now, not hours later
@@ -147,7 +156,7 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
         _keep_settings(run)
     begin = saved = time.monotonic()
     clock = Clock()
-    with interrupts_deferred() as interrupted, _saved_when_closed(run):
+    with closing(lesson), interrupts_deferred() as interrupted, _saved_when_closed(run):
         stop = group.any(interrupted.is_set())
         if run.step and _is_milestone(run) and not stop:
             yield from _validate_once(run, benchmark)  # what an interruption left undone
@@ -252,7 +261,7 @@ def _scored(run: Run, benchmark: Benchmark, scale: int) -> Scores:
     scores: list[Scores] = []
     crops: list[list[Tensor]] = []
     paths = benchmark.paths()
-    with_refs = run.model.merges_refs and bool(targets_among(paths))
+    with_refs = (run.model.merges_refs or run.model.needs_ref) and bool(targets_among(paths))
     for path in paths:
         sample = benchmark.sample(path, scale)
         refs = choose_references("all", paths, path)[0] if with_refs else None
@@ -280,7 +289,8 @@ def _prepare_lesson(run: Run, data: Path | None, benchmark: Benchmark) -> Genera
     """What `run` is to be taught, from the photos in `data` and the pairs that its config names, else from the packaged
     photos. The run directory is made once they are known to be good."""
     config, device = run.config, run.device
-    trial = data is None and not (run.model.merges_refs and config.pairs)
+    refs = run.model.merges_refs or run.model.needs_ref
+    trial = data is None and not (refs and config.pairs)
     if trial:
         data = trial_photos().folder
 
@@ -294,13 +304,13 @@ def _prepare_lesson(run: Run, data: Path | None, benchmark: Benchmark) -> Genera
         notes = [run.origin] if run.origin else []
         if config.recipe and RECIPES[config.recipe].goes_on and not config.init_from:
             notes.append(f"recipe '{config.recipe}' goes on from a trained net; --init-from names it")
-        if run.model.merges_refs and not targets_among(benchmark.paths()):
+        if refs and not targets_among(benchmark.paths()):
             notes.append(f"{benchmark.name} has no references: what is learned does not show there; give another --val")
         note = "; ".join(notes) or None
         return Started(config.model, config.scale, photos, pairs, skipped, learned, str(device), run.out, trial, note)
 
-    if not run.model.merges_refs:
-        assert data is not None, "pairs are for nets that merge references"
+    if not refs:
+        assert data is not None, "pairs are for nets that take references"
         scales = run.model.scales if run.model.multi_scale else (run.model.scale,)
         examples, count, skipped = open_photos(config, data, scales, run.group)
         lesson = Enlarging(examples, config, run.model, run.group)
@@ -310,10 +320,24 @@ def _prepare_lesson(run: Run, data: Path | None, benchmark: Benchmark) -> Genera
     photos = find_photos(data, config.train_range) if data else []
     yield started(len(photos), len(pairs), 0)
     windows = PairWindows(photos, pairs, config.patch * run.model.scale, config.foreign, config.seed)
+    workers = config.workers if config.workers is not None else os.cpu_count() or 1
+    if run.model.needs_ref:
+        return _referring_lesson(run, windows, workers)
     net = run.smoothed.eval()
     folder = prepared_folder(config.prepared or run.out / "samples", windows, net)
-    workers = config.workers if config.workers is not None else os.cpu_count() or 1
     if run.group.leads:
         yield from prepare(windows, net, config.samples, folder, device, workers)
     run.group.wait()
     return Merging(OfferSet(folder, config.samples, device), config, run.group)
+
+
+def _referring_lesson(run: Run, windows: PairWindows, workers: int) -> Lesson:
+    """For a net that needs references, in the stage that is asked for."""
+    config, group = run.config, run.group
+    workers = max(1, workers // group.world) if workers else 0
+    side = windows.side * 5 // 4 // 4 * 4  # as large as what is made of a photo
+    stream = PairStream(windows, side, run.device, batch=config.batch, part=group.part(config.batch), workers=workers)
+    if config.stage == "restore":
+        return Restoring(stream, config, run.model, group)
+    teacher = load_model(config.model, config.scale, config.teacher).model.to(run.device) if config.teacher else None
+    return Corresponding(stream, run.model, teacher, sharp=config.stage == "teacher")

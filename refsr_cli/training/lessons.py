@@ -43,6 +43,10 @@ class Lesson(Protocol):
         """Takes up what `state_dict` gave."""
         ...
 
+    def close(self) -> None:
+        """Ends what runs beside."""
+        ...
+
 
 class Enlarging:
     """Photos and their low-resolution pictures. A net for several scales is taught one of them at a time."""
@@ -86,6 +90,9 @@ class Enlarging:
         self._objective.load_state_dict(state["objective"])
         self.examples.load_state_dict(state["examples"])
 
+    def close(self) -> None:
+        self.examples.close()
+
 
 class Merging:
     """Prepared offers; mean absolute error, and what is worse than without references counts more."""
@@ -113,4 +120,7 @@ class Merging:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+    def close(self) -> None:
         pass

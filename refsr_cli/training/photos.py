@@ -43,6 +43,10 @@ class Examples(Protocol):
         """Goes on from there."""
         ...
 
+    def close(self) -> None:
+        """Ends what runs beside."""
+        ...
+
 
 def open_photos(config: TrainConfig, data: Path, scales: Sequence[int], group: Group) -> tuple[Examples, int, int]:
     """The photos in `data`, how many they are, and how many of them could not be used (none, as far as is known, where

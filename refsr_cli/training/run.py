@@ -35,6 +35,8 @@ def learning_rate_at(step: int, config: TrainConfig) -> float:
         return config.learning_rate * (step + 1) / config.warmup
     if config.schedule == "constant":
         return config.learning_rate
+    if config.schedule == "step" and config.decay_at:
+        return config.learning_rate * config.decay ** sum(step >= mark for mark in config.decay_at)
     if config.schedule == "step":
         return config.learning_rate * config.decay ** (step // config.decay_every)
     progress = (step - config.warmup) / max(1, config.steps - config.warmup)
@@ -60,7 +62,9 @@ class Run:
         self.model = self._build(begun).to(self.device).to(memory_format=torch.channels_last)
         self.averaged = AveragedModel(self.model, multi_avg_fn=self._average)
         self.learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(self.learned, lr=config.learning_rate, fused=self.device.type == "cuda")
+        self.optimizer = torch.optim.Adam(
+            self._parameter_groups(), lr=config.learning_rate, fused=self.device.type == "cuda"
+        )
         self.generator = torch.Generator().manual_seed(config.seed)
         self.dtype = pick_precision(config.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
@@ -77,11 +81,26 @@ class Run:
             raise BadSetting(f"model '{config.model}' has no linear tail to fold; leave --fold-tail out")
         if model.merges_refs and config.loss != TrainConfig.loss:
             raise BadSetting(f"model '{config.model}' has a loss of its own; leave --loss out")
+        if config.stage != "restore":
+            matcher = getattr(model, "correspondence", None)
+            if matcher is None:
+                raise BadSetting(f"--stage {config.stage} is for nets that match by learned features; leave it out")
+            model.requires_grad_(False)
+            matcher.requires_grad_(True)
         start = config.init_from or MODELS[config.model].start
         if start and not begun:
             source = load_model(None, None, start).model
             self.origin = model.start_from(source, start, partly=config.init_partly)
         return model.train()
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """What is learned, by the share of the learning rate that it gets."""
+        groups: dict[float, list[Tensor]] = {}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                share = next((part for mark, part in self.model.slower.items() if mark in name), 1.0)
+                groups.setdefault(share, []).append(parameter)
+        return [{"params": parameters, "share": share} for share, parameters in groups.items()]
 
     def teach(self, lesson: Lesson) -> None:
         """What the net is to learn from now on. Raises BadData where an earlier training learned something else."""
@@ -115,7 +134,8 @@ class Run:
         assert self.lesson is not None, "there is something to teach"
         learning_rate = learning_rate_at(self.step, self.config)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["share"]
+        torch.manual_seed(self.config.seed * 1_000_003 + self.step)  # of layers that leave something out by chance
         forward = self._forward or self._prepared(self.lesson)
         terms = self.lesson.losses(forward, self.generator, learning_rate)
         loss = torch.stack(list(terms.values())).sum()
