@@ -45,7 +45,7 @@ def test_low_resolution_is_that_of_the_whole_photo(paths, scale):
     photos = Files(paths)
     its = stream(photos, scales=[scale], candidates=1)
     for number in range(6):
-        window, failed = its._windows[number]
+        window, failed = its._examples[number]
         assert failed == 0
         side = window.shape[-1]
         found = []
