@@ -194,6 +194,24 @@ class ConvertConfig(InspectConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShowConfig:
+    """`refsr models show`."""
+
+    model: str
+    scale: int = 4
+    numbers: tuple[str, ...] = ()
+    """Changes of the net's own numbers, each `name=value`."""
+    depth: int = 3
+    """How many layers of modules in modules are listed."""
+    size: int = 48
+    """Side of the low-resolution picture that is sent through."""
+
+    def __post_init__(self) -> None:
+        _require(self.depth >= 1, f"--depth must be at least 1, not {self.depth}")
+        _require(self.size >= 8, f"--size must be at least 8, not {self.size}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SliceConfig:
     """`refsr weights slice-vgg`."""
 

@@ -328,6 +328,11 @@ def _converted(display: Display, record: dict[str, Any]) -> None:
     display.line(f"{named}: {record['model']} x{record['scale']}, {record['bytes']:,} bytes, from {record['layout']}")
 
 
+def _layers(display: Display, record: dict[str, Any]) -> None:
+    for line in record["text"].splitlines():
+        display.line(escape(line))
+
+
 def _slicing(display: Display, record: dict[str, Any]) -> None:
     display.line(f"reading {escape(record['source'])}")
 
@@ -356,6 +361,7 @@ _SHOWN: dict[str, Callable[[Display, dict[str, Any]], None]] = {
     "model": _model,
     "inspected": _inspected,
     "converted": _converted,
+    "layers": _layers,
     "slicing": _slicing,
     "sliced": _sliced,
     "cutting": _cutting,

@@ -86,6 +86,21 @@ def test_eval_table_shows_the_protocol_and_bicubic():
     assert "flowerpot.png" in done.output and "mean of 1" in done.output
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("edsr-baseline", 1_517_571), ("ssen", 3_172_947), ("mdsr", 7_953_987)]
+)
+def test_the_layers_of_a_net(name, parameters):
+    """Its parts add up, and the last one gives the larger picture."""
+    told = json.loads(invoke("models", "show", name, "--size", "16", "--json").stdout)
+    assert told["parameters"] == parameters and told["input"] == [1, 3, 16, 16]
+    whole, *parts = told["layers"]
+    assert whole["depth"] == 0 and whole["output"] == [1, 3, 64, 64]
+    assert told["multiply_adds"] > 16 * 16 * 100_000 and {part["depth"] for part in parts} == {1, 2, 3}
+    text = invoke("models", "show", name, "--size", "16").output
+    assert f"{parameters:,}" in text and "Conv2d" in text
+    assert invoke("models", "show", "edsr-baselin").exit_code == 2
+
+
 def test_models_lists_every_net_with_its_parameters():
     rows = {r["name"]: r for r in map(json.loads, invoke("models", "--json").stdout.splitlines())}
     assert rows["edsr"]["parameters"] == {"2": 40729603, "3": 43680003, "4": 43089923, "8": 45450243}

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from refsr_cli import __version__
-from refsr_cli.cli import evaluate, train, upscale, weights
+from refsr_cli.cli import evaluate, models, train, upscale, weights
 
 app = typer.Typer(
     name="refsr",
@@ -20,7 +20,7 @@ app.command()(upscale.upscale)
 app.command("eval")(evaluate.evaluate)
 app.command()(train.train)
 app.command()(train.prepare)
-app.command()(weights.models)
+app.add_typer(models.app)
 app.add_typer(weights.app)
 
 

@@ -1,4 +1,4 @@
-"""`refsr models` and `refsr weights`."""
+"""`refsr weights`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,13 +16,6 @@ WeightFiles = Annotated[
 FileScale = Annotated[
     int | None, typer.Option("--scale", "-s", help="Which file of a hub repository is meant.", show_default="4")
 ]
-
-
-def models(as_json: Json = False) -> None:
-    """List the nets and the weights there are for them."""
-    from refsr_cli.tasks.catalog import list_models
-
-    run(Display(as_json=as_json), list_models)
 
 
 @app.command("inspect")

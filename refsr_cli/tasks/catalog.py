@@ -1,11 +1,14 @@
-"""The list of nets, and of the weights there are for each."""
+"""The list of nets, and of the weights there are for each; the layers of one."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from refsr_cli.models import MODELS, build
+from refsr_cli.config import ShowConfig
+from refsr_cli.models import MODELS, SRModel, build, numbers_of
 from refsr_cli.weights.manifest import read_manifest
 from refsr_cli.weights.store import available
 
@@ -23,6 +26,23 @@ class Model:
     published: list[int]
     """Scales whose weights are fetched from the hub on first use."""
     kind: str = "model"
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What a net is made of."""
+
+    name: str
+    scale: int
+    input: list[int]
+    """Shape of what was sent through."""
+    layers: list[dict[str, Any]]
+    """Of each: its name, its class, how deep it lies, the shape of what it gives, and its parameters."""
+    parameters: int
+    multiply_adds: int
+    text: str
+    """The same as a table."""
+    kind: str = "layers"
 
 
 def list_models() -> Iterator[Model]:
@@ -43,3 +63,47 @@ def list_models() -> Iterator[Model]:
 def _count_parameters(name: str, scale: int) -> int:
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in build(name, scale).parameters())
+
+
+class _Referred(nn.Module):
+    """A net that needs references, as a function of two pictures."""
+
+    def __init__(self, net: SRModel) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, lr: Tensor, ref: Tensor) -> Tensor:
+        sr: Tensor = self.net(lr, self.net.look(lr, [ref]))
+        return sr
+
+
+def show_model(config: ShowConfig) -> Iterator[Layers]:
+    """One record: the layers of a net, their shapes for a square picture, and what they cost. Raises UnknownName and
+    BadSetting."""
+    from torchinfo import summary
+
+    net = build(config.model, config.scale, numbers_of(config.model, config.numbers)).eval()
+    side = config.size + -config.size % net.multiple_of
+    lr = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    pictures = [lr, torch.rand(1, 3, config.scale * side, config.scale * side)] if net.needs_ref else [lr]
+    told = summary(
+        _Referred(net) if net.needs_ref else net,
+        input_data=pictures,
+        depth=config.depth,
+        col_names=("output_size", "kernel_size", "num_params", "mult_adds"),
+        row_settings=("var_names", "depth"),
+        verbose=0,
+    )
+    layers = [
+        {
+            "name": layer.var_name,
+            "class": layer.class_name,
+            "depth": layer.depth,
+            "output": list(layer.output_size or []),
+            "parameters": sum(parameter.numel() for parameter in layer.module.parameters()),
+        }
+        for layer in told.summary_list
+        if layer.depth <= config.depth
+    ]
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    yield Layers(config.model, config.scale, list(lr.shape), layers, parameters, int(told.total_mult_adds), str(told))
