@@ -370,8 +370,10 @@ def resumed(folder: Path, changes: dict[str, Any]) -> TrainConfig:
     """The config of an earlier training in `folder`, with `changes`. Raises BadSetting when it is not there, and for
     changes that an earlier training cannot take."""
     fixed = {"model", "scale", "recipe", "numbers", "out", "init_from", "init_partly", "seed"} & set(changes)
-    _require(not fixed, f"--resume goes on as it was; leave out --{', --'.join(sorted(fixed)).replace('_', '-')}")
+    options = sorted({"numbers": "set"}.get(name, name.replace("_", "-")) for name in fixed)
+    _require(not fixed, f"--resume goes on as it was; leave out --{', --'.join(options)}")
     file = folder / CONFIG
+    _require(file.is_file(), f"{folder} cannot be resumed: there is no {file}, which every training leaves")
     try:
         saved = dict(json.loads(file.read_text("utf-8")))
         paths = {

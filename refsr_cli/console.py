@@ -282,7 +282,8 @@ def _validation(display: Display, record: dict[str, Any]) -> None:
 def _finished(display: Display, record: dict[str, Any]) -> None:
     display.line(
         f"{record['step']:,} steps in {_duration(record['seconds'])}; "
-        f"weights: [bold]{escape(str(record['weights']))}[/bold], best: {escape(str(record['best']))}"
+        f"weights: [bold]{escape(str(record['weights']))}[/bold]"
+        + (f", best: {escape(str(record['best']))}" if record["best"] else "")
     )
     if record["unusable"]:
         display.line(f"[yellow]{record['unusable']:,} times a photo could not be read or was too small[/yellow]")

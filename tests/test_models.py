@@ -250,6 +250,15 @@ def test_a_reference_net_starts_from_its_trunk_and_leaves_it_alone() -> None:
         model.start_from(build("refnet", 4, {"trunk_features": 6, "trunk_blocks": 1}), "a file")
 
 
+def test_what_belongs_to_a_scale_is_never_taken_for_another() -> None:
+    """The first stage of a tail for 4 has the shape of that for 2."""
+    small = {"features": 6, "blocks": 1}
+    for partly in (False, True):
+        model, source = build("edsr-baseline", 2, small), build("edsr-baseline", 4, small)
+        told = model.start_from(source, "a file", partly=partly)
+        assert told.startswith("8 of 12 weights") and "tail.0.0.weight" in told
+
+
 def test_bicubic_is_matlabs() -> None:
     lr = torch.rand(1, 3, 5, 9)
     assert torch.equal(build("bicubic", 3)(lr), upscale(lr, 3))

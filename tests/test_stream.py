@@ -1,6 +1,10 @@
 """Photos read as they are needed: the same crops whoever reads them, folders and LMDB files, what cannot be read."""
 
+import os
 import pickle
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -197,6 +201,40 @@ def test_trained_from_a_stream_and_resumed(squares, paths, tmp_path):
         list(train(resumed(broken, {"steps": 4})))
         one, two = (torch.load(folder / STATE, weights_only=True)["model"] for folder in (straight, broken))
         assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_reading_processes_end_with_a_killed_training(tmp_path):
+    """Also those that wait for somebody to take what they have read."""
+    code = (
+        "import sys, torch\n"
+        "from refsr_cli.data.stream import Files, PhotoStream\n"
+        "from pathlib import Path\n"
+        "if __name__ == '__main__':\n"
+        "    photos = Files(sorted(Path(sys.argv[1]).glob('*.png')))\n"
+        "    stream = PhotoStream(photos, [2], 48, torch.device('cpu'), batch=16, workers=2)\n"
+        "    stream.draw(2, torch.Generator())\n"
+        "    print('reading', *(worker.pid for worker in stream._loading._workers), flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    (tmp_path / "run.py").write_text(code)
+    command = [sys.executable, str(tmp_path / "run.py"), str(trial_photos().folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as training:
+        pids = [int(word) for word in training.stdout.readline().split()[1:]]
+        assert len(pids) == 2
+        training.kill()
+    deadline = time.monotonic() + 30
+    while any(_is_alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(_is_alive(pid) for pid in pids)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2] if Path(f"/proc/{pid}").exists() else True
 
 
 def test_what_does_not_fit_into_memory_is_streamed(paths, tmp_path, monkeypatch):

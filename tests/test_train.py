@@ -254,6 +254,37 @@ def test_what_is_refused(photos, small_val, tmp_path):
         list(train(resumed(out, {})))
 
 
+def test_a_run_that_lost_its_checkpoint_is_left_alone(photos, small_val, tmp_path):
+    """What was trained is not replaced by a training from nothing; a cut checkpoint is named."""
+    out = tmp_path / "run"
+    list(train(settings(photos, small_val, out, steps=4)))
+    before = (out / "model.safetensors").read_bytes()
+    with pytest.raises(BadSetting, match="has 4 steps already; --steps 3 is fewer"):
+        list(train(resumed(out, {"steps": 3})))
+    whole = (out / STATE).read_bytes()
+    for length in (0, 10, 5000, len(whole) - 100):
+        (out / STATE).write_bytes(whole[:length])
+        with pytest.raises(BadData, match=r"state\.pt is damaged"):
+            list(train(resumed(out, {"steps": 5})))
+    (out / STATE).unlink()
+    with pytest.raises(BadData, match=r"state\.pt is missing; begin anew from --init-from .*model\.safetensors"):
+        list(train(resumed(out, {"steps": 5})))
+    assert (out / "model.safetensors").read_bytes() == before
+    with pytest.raises(BadSetting, match=r"there is no .*config\.json"):
+        resumed(tmp_path / "nowhere", {})
+    with pytest.raises(BadSetting, match="leave out --set"):
+        resumed(out, {"numbers": ("blocks=2",)})
+
+
+def test_a_training_that_was_never_scored_names_no_best(photos, small_val, tmp_path):
+    out = tmp_path / "run"
+    records = train(settings(photos, small_val, out, steps=50, validate_every=100))
+    next(record for record in records if isinstance(record, Step) and record.step == 2)
+    records.close()
+    (finished,) = [r for r in train(resumed(out, {"steps": 2})) if isinstance(r, Finished)]
+    assert finished.best is not None and finished.best.exists(), "the last step is scored after all"
+
+
 def test_a_reader_who_leaves_loses_nothing(photos, small_val, tmp_path):
     records = train(settings(photos, small_val, tmp_path / "run"))
     next(record for record in records if isinstance(record, Step) and record.step == 2)

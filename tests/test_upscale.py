@@ -89,6 +89,12 @@ def test_patterns_and_a_mix(source, tmp_path):
         shutil.copy(source, source.with_name(name))
     records = run(source.parent / "b*.png", source, source, output=tmp_path / "out")
     assert [Path(record.target).name for record in records] == ["b1.png", "b2.png", "in.png"]
+    for name in ("b1_x4.png", "b1_2.png", "b3_x4.png"):
+        shutil.copy(source, source.with_name(name))
+    records = run(source.parent / "b*.png", output=tmp_path / "again")  # a result of b1, but none of the others
+    assert [Path(record.target).name for record in records if isinstance(record, Upscaled)] == [
+        "b1.png", "b1_2.png", "b2.png", "b3_x4.png",
+    ]  # fmt: skip
 
 
 def test_one_bad_file_does_not_stop_the_others(source, tmp_path):

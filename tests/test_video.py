@@ -191,6 +191,10 @@ def test_patterns_and_folders(tmp_path):
         small_clip(tmp_path / name, count=2)
     done = [record for record in run(tmp_path / "*.mkv") if isinstance(record, UpscaledVideo)]
     assert [Path(record.target).name for record in done] == ["a_x2.mkv", "b_x2.mkv"]
+    again = list(run(tmp_path / "*.mkv", skip_existing=True))
+    assert [Path(record.source).name for record in again if isinstance(record, Skipped)] == ["a.mkv", "b.mkv"]
+    for path in tmp_path.glob("*_x2.mkv"):
+        path.unlink()
     (missing,) = upscale(UpscaleConfig(inputs=(str(tmp_path),)))
     assert isinstance(missing, Failed) and f"{tmp_path / '*'}.mkv" in missing.message
 

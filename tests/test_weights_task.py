@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from refsr_cli.cli import app
 from refsr_cli.config import ConvertConfig, InspectConfig
-from refsr_cli.errors import BadSetting
+from refsr_cli.errors import BadSetting, BadWeights
 from refsr_cli.models import build
 from refsr_cli.tasks.weights import convert, inspect
 from refsr_cli.weights.files import load_weights
@@ -64,6 +64,12 @@ def test_what_was_not_named_by_its_path_is_converted_to_here(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     (done,) = convert(ConvertConfig(weights="edsr-baseline-x4"))
     assert done.path == Path("edsr-baseline-x4.safetensors") and (tmp_path / done.path).is_file()
+
+
+def test_the_checkpoint_of_a_training_is_told_from_its_weights(tmp_path):
+    torch.save({"step": 1, "model": {}, "averaged": {}, "optimizer": {}, "lesson": {}}, tmp_path / "state.pt")
+    with pytest.raises(BadWeights, match=r"checkpoint of a training; its weights are .*model\.safetensors"):
+        list(inspect(InspectConfig(weights=str(tmp_path / "state.pt"))))
 
 
 class Whole(torch.nn.Module):

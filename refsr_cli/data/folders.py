@@ -20,6 +20,19 @@ def match_files(pattern: str, wanted: Callable[[Path], bool]) -> list[Path]:
     return [path for path in found if wanted(path)]
 
 
+def is_result(path: Path, source: Path) -> bool:
+    """Whether `path` is named as refsr names what it makes of `source`: `a_x4`, `a_1920x1080`."""
+    return re.fullmatch(rf"{re.escape(source.stem)}_(x?\d+|\d+x\d+)", path.stem) is not None
+
+
+def without_results(paths: Sequence[Path]) -> list[Path]:
+    """Those that are not named like results of others among them in the same folder: `a_x4.png` beside `a.png`. Names
+    with a mere number, as `--long-side` gives them, are too common to be judged by."""
+    stems = {(path.parent, path.stem) for path in paths}
+    plain = {path: re.sub(r"_(x\d+|\d+x\d+)$", "", path.stem) for path in paths}
+    return [path for path in paths if plain[path] == path.stem or (path.parent, plain[path]) not in stems]
+
+
 def images_in(folder: Path) -> list[Path]:
     """The images that lie in `folder` itself, in order of path; there may be none. Raises BadData."""
     try:

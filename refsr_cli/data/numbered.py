@@ -1,7 +1,10 @@
 """Training examples by number, made when they are needed by several processes: which ones a batch has depends on its
 number alone, so that a training goes on as if it had never been interrupted."""
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,11 +31,19 @@ class _Batches(Sampler[list[int]]):
             batch += 1
 
 
-def _left_to_the_parent(_: int) -> None:
-    """Signals that a terminal sends to all of its processes are taken by the one that trains."""
+def _serve(_: int) -> None:
+    """A reading process leaves the signals that a terminal sends to all of its processes to the one that trains, and
+    ends with it, however that ends: it may be waiting for somebody to take what it has made."""
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 class Numbered:
@@ -68,7 +79,7 @@ class Numbered:
             batch_sampler=_Batches(self.size, self.part, self._drawn),
             num_workers=self._workers,
             multiprocessing_context="spawn" if self._workers else None,
-            worker_init_fn=_left_to_the_parent,
+            worker_init_fn=_serve,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # so that beginning to read takes no random number of the training's
         )

@@ -97,8 +97,10 @@ class SRModel(nn.Module):
         Raises BadSetting for a net of other numbers, or where nothing fits.
         """
         own, theirs = self.state_dict(), source.state_dict()
+        left_out = () if source.scale == self.scale or self.multi_scale else self.scale_specific
         if partly:
-            taken = [key for key, value in own.items() if key in theirs and theirs[key].shape == value.shape]
+            fits = (key for key, value in own.items() if key in theirs and theirs[key].shape == value.shape)
+            taken = [key for key in fits if not key.startswith(left_out)]
             if not taken:
                 raise BadSetting(f"{name} is another net: not one of its weights has the name and the shape of ours")
         elif source.config != self.config:
@@ -106,7 +108,6 @@ class SRModel(nn.Module):
                 f"{name} is another net: {source.config}, not {self.config}; --init-partly takes what fits"
             )
         else:
-            left_out = () if source.scale == self.scale or self.multi_scale else self.scale_specific
             taken = [key for key in own if not key.startswith(left_out)]
         self.load_state_dict({**own, **{key: theirs[key] for key in taken}})
         new = [key for key in own if key not in taken]

@@ -35,7 +35,7 @@ from refsr_cli.training.loop import Clock, interrupts_deferred
 from refsr_cli.training.offers import OfferSet, Preparing, prepare, prepared_folder
 from refsr_cli.training.photos import open_photos
 from refsr_cli.training.reference_lessons import Corresponding, Restoring
-from refsr_cli.training.run import STATE, Run, learning_rate_at
+from refsr_cli.training.run import BEST, STATE, WEIGHTS, Run, learning_rate_at
 from refsr_cli.weights.store import load_model
 
 PACE_STEPS = 10
@@ -112,7 +112,8 @@ class Finished:
 
     step: int
     weights: Path
-    best: Path
+    best: Path | None
+    """None where nothing was scored."""
     seconds: float
     unusable: int
     """Photos read as they were needed that could not be used; one may be counted several times."""
@@ -180,7 +181,8 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
             run.save()
             raise KeyboardInterrupt(f"step {run.step:,} is saved, go on with --resume {out}")
     seconds = time.monotonic() - begin
-    yield Finished(run.step, out / "model.safetensors", out / "best.safetensors", seconds, lesson.unusable)
+    best = out / BEST if (out / BEST).exists() else None
+    yield Finished(run.step, out / WEIGHTS, best, seconds, lesson.unusable)
 
 
 def _is_milestone(run: Run) -> bool:
@@ -233,7 +235,8 @@ def _noted(run: Run, record: Step) -> Step:
 
 def _validate_once(run: Run, benchmark: Benchmark) -> Iterator[Validation]:
     """One process scores the weights, where they were not scored already; the others wait for it."""
-    if run.journal and not run.journal.has_validation(run.step):
+    scored = run.config.stage == "restore"  # else what is learned does not show in a result
+    if scored and run.journal and not run.journal.has_validation(run.step):
         yield from _validate(run, benchmark)
     run.group.wait()
 
@@ -304,7 +307,9 @@ def _prepare_lesson(run: Run, data: Path | None, benchmark: Benchmark) -> Genera
         notes = [run.origin] if run.origin else []
         if config.recipe and RECIPES[config.recipe].goes_on and not config.init_from:
             notes.append(f"recipe '{config.recipe}' goes on from a trained net; --init-from names it")
-        if refs and not targets_among(benchmark.paths()):
+        if getattr(run.model, "correspondence", None) and config.stage == "restore" and not config.init_from:
+            notes.append("places are looked for by untrained features; --stage teacher and match come first")
+        if refs and config.stage == "restore" and not targets_among(benchmark.paths()):
             notes.append(f"{benchmark.name} has no references: what is learned does not show there; give another --val")
         note = "; ".join(notes) or None
         return Started(config.model, config.scale, photos, pairs, skipped, learned, str(device), run.out, trial, note)

@@ -1,7 +1,6 @@
 """Image files in, larger image files out."""
 
 import os
-import re
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from refsr_cli.comparison import compare
 from refsr_cli.config import DEFAULT_SCALE, VIDEOS, UpscaleConfig
-from refsr_cli.data.folders import is_image, match_files
+from refsr_cli.data.folders import is_image, is_result, match_files, without_results
 from refsr_cli.data.references import find_references, open_reference_file
 from refsr_cli.engine import Progress, Skipped, open_upscaler
 from refsr_cli.errors import BadData, BadFile, BadImage, BadSetting, Failed, RefsrError, UnknownName
@@ -126,13 +125,12 @@ def _open_references(config: UpscaleConfig, jobs: list[_Job]) -> Generator[RefSk
         return []
     written = {path.resolve() for path in (*(job.target for job in jobs), config.trust_map, config.compare) if path}
     sources = {job.source.resolve(): job.source for job in jobs}
-    results = [re.compile(rf"{re.escape(source.stem)}_(x?\d+|\d+x\d+)") for source in sources.values()]
     references = []
     for path, named in find_references(config.refs, recursive=config.recursive).items():
         file = path.resolve()
         if named and file in written:
             raise BadSetting(f"the reference {path} would be overwritten; give its result another name")
-        if not named and (file in written or any(result.fullmatch(path.stem) for result in results)):
+        if not named and (file in written or any(is_result(path, source) for source in sources.values())):
             yield RefSkipped(str(path), f"{path} is named like a result of refsr", named)
             continue
         if not named and len(sources) == 1 and file in sources:
@@ -222,7 +220,7 @@ def _find_inputs(config: UpscaleConfig) -> tuple[list[_Input], list[Failed]]:
         elif path.exists() or path.is_symlink():
             images, problem = [_Input(path, Path(path.name), None)], ""
         else:
-            images = [_Input(file, Path(file.name), None) for file in match_files(name, is_image)]
+            images = [_Input(file, Path(file.name), None) for file in without_results(match_files(name, is_image))]
             problem = f"{name} is not there"
         if not images:
             missing.append(Failed(name, problem))

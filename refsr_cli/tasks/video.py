@@ -10,7 +10,7 @@ from pathlib import Path
 
 from refsr_cli import __version__
 from refsr_cli.config import DEFAULT_SCALE, UpscaleConfig
-from refsr_cli.data.folders import match_files
+from refsr_cli.data.folders import match_files, without_results
 from refsr_cli.engine import Progress, Skipped, open_upscaler
 from refsr_cli.errors import BadImage, BadSetting, Failed, RefsrError
 from refsr_cli.files import make_folder, write_atomically
@@ -132,14 +132,14 @@ def _size(clip: Clip, config: UpscaleConfig) -> tuple[int, int]:
         if config.size[0] % 2 or config.size[1] % 2:
             raise BadSetting(f"--size {config.size[0]}x{config.size[1]}: the sides of a video are even")
         return config.size
-    width, height = (max(2, side + side % 2) for side in config.size_for(clip.width, clip.height))
+    width, height = (max(2, side - side % 2) for side in config.size_for(clip.width, clip.height))
     return width, height
 
 
 def _named(name: str) -> list[Path]:
     """The videos that `name`, a path or a pattern, stands for."""
     path = Path(name)
-    return [path] if path.exists() else match_files(name, is_video) or [path]
+    return [path] if path.exists() else without_results(match_files(name, is_video)) or [path]
 
 
 def _target(source: Path, config: UpscaleConfig) -> Path:

@@ -25,6 +25,8 @@ from refsr_cli.weights.store import load_model
 
 STATE = "state.pt"
 """Name of the checkpoint in a run directory."""
+WEIGHTS, BEST = "model.safetensors", "best.safetensors"
+"""Names of the averaged weights there: the last, and those that scored best."""
 _MOST_IN_A_ROW = 50
 """Batches that may be left out one after the other."""
 
@@ -59,6 +61,8 @@ class Run:
         self._usual, self._in_a_row = math.nan, 0
         torch.manual_seed(config.seed)
         begun = bool(config.resume) and (out / STATE).exists()  # else it was interrupted before the first step
+        if config.resume and not begun and (out / WEIGHTS).exists():
+            raise BadData(f"cannot resume: {out / STATE} is missing; begin anew from --init-from {out / WEIGHTS}")
         self.model = self._build(begun).to(self.device).to(memory_format=torch.channels_last)
         self.averaged = AveragedModel(self.model, multi_avg_fn=self._average)
         self.learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -71,6 +75,8 @@ class Run:
         self._forward: Callable[..., Any] | None = None
         if begun:
             self._restore(self.out / STATE)
+        if self.step > config.steps:
+            raise BadSetting(f"{out} has {self.step:,} steps already; --steps {config.steps:,} is fewer")
 
     def _build(self, begun: bool) -> SRModel:
         config = self.config
@@ -210,7 +216,7 @@ class Run:
         if psnr <= self.best:
             return False
         self.best = psnr
-        self._save_weights("best.safetensors")
+        self._save_weights(BEST)
         self.save()
         return True
 
@@ -225,7 +231,7 @@ class Run:
         self._mean_losses()
         if not self.group.leads:
             return
-        self._save_weights("model.safetensors")
+        self._save_weights(WEIGHTS)
         state = {
             "step": self.step,
             "best": self.best,
@@ -253,5 +259,5 @@ class Run:
             self.step, self.best = int(state["step"]), float(state["best"])
             self.skipped, self._usual = int(state["skipped"]), float(state["usual"])
             self._lesson_state = state["lesson"]
-        except (RuntimeError, LookupError, TypeError, AttributeError, ValueError, EOFError, UnpicklingError):
+        except (RuntimeError, LookupError, TypeError, AttributeError, ValueError, OSError, EOFError, UnpicklingError):
             raise BadData(f"cannot resume: {path} is damaged, or the checkpoint of another net") from None

@@ -112,6 +112,9 @@ def _read_checkpoint(path: Path) -> Any:
 
 def _unwrapped(path: Path, checkpoint: Any) -> Tensors:
     """The state dict inside a checkpoint. Raises BadWeights."""
+    if isinstance(checkpoint, dict) and {"averaged", "optimizer", "lesson"} <= set(checkpoint):
+        beside = path.with_name("model.safetensors")
+        raise BadWeights(f"{path} is the checkpoint of a training; its weights are {beside}")
     for _ in _WRAPPERS:  # not without end: a pickle can hold itself
         if isinstance(checkpoint, dict):
             inner = (checkpoint[key] for key in _WRAPPERS if isinstance(checkpoint.get(key), dict))
