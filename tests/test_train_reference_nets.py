@@ -8,7 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typer.testing import CliRunner
 
+from refsr_cli.cli import app
 from refsr_cli.config import TrainConfig, resumed
 from refsr_cli.data.benchmarks import trial_photos
 from refsr_cli.data.pair_stream import PairStream
@@ -135,6 +137,8 @@ def test_parts_learn_at_their_own_rates(val, tmp_path):
     slow = {key: model.slower[mark] for key, _ in model.named_parameters() for mark in model.slower if mark in key}
     assert len(slow) == 6 and {key.split(".")[1] for key in slow} == {"down_medium", "up_medium", "up_small"}
     config = TrainConfig(**settings_of("datsr"))
+    told = CliRunner().invoke(app, ["train", "--model", "datsr", "--decay-at", "7,x"])
+    assert told.exit_code == 2 and "70000,200000" in told.output
     rates = [learning_rate_at(step, config) for step in (0, 72_544, 72_545, 211_039, 211_040)]
     assert rates == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5, 1e-6])
 

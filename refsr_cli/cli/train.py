@@ -1,7 +1,7 @@
 """`refsr train`, and `refsr prepare` for it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,6 +10,13 @@ from refsr_cli.config import PrepareConfig, Schedule, Stage, TrainConfig, resume
 from refsr_cli.console import Display
 from refsr_cli.errors import BadSetting
 from refsr_cli.recipes import settings_of
+
+
+def _parse_steps(text: str) -> tuple[int, ...]:
+    numbers = text.split(",")
+    if not all(number.strip().isdecimal() for number in numbers):
+        raise typer.BadParameter(f"{text!r} is not a list of steps such as 70000,200000")
+    return tuple(map(int, numbers))
 
 
 def train(
@@ -98,6 +105,14 @@ def train(
     schedule: Annotated[Schedule, typer.Option(help="How the learning rate falls.")] = TrainConfig.schedule,
     decay: Annotated[float, typer.Option(help="Factor on the learning rate at each step down.")] = TrainConfig.decay,
     decay_every: Annotated[int, typer.Option(help="Steps from one step down to the next.")] = TrainConfig.decay_every,
+    decay_at: Annotated[
+        Any,
+        typer.Option(
+            parser=_parse_steps,
+            metavar="N,N…",
+            help="Steps after which the learning rate falls, instead of --decay-every.",
+        ),
+    ] = None,
     warmup: Annotated[int, typer.Option(help="Steps of rising learning rate at the start.")] = TrainConfig.warmup,
     loss: Annotated[
         str,
