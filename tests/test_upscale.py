@@ -144,7 +144,9 @@ def test_a_second_run_over_the_same_folder(source):
     """The results of the first are among the inputs now."""
     run(source)
     with pytest.raises(BadSetting, match=r"in_x4\.png is an input and would be overwritten by the result of .*in\.png"):
-        run(source.parent / "*.png", format="png")
+        run(source, source.with_name("in_x4.png"), format="png")
+    (refused,) = run(source.parent / "*.png")  # a pattern does not mean them
+    assert isinstance(refused, Failed) and Path(refused.path).name == "in.png" and "exists already" in refused.message
     run(source.parent, output=source.parent / "large")
     again = run(source.parent, output=source.parent / "large", recursive=True, skip_existing=True)
     assert again and all(isinstance(record, Skipped) for record in again), "results are not taken for inputs"

@@ -141,7 +141,7 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
     group.wait()  # nobody may write there before all have looked
     run = Run(config, group, out)
     if config.pairs and not (run.model.merges_refs or run.model.needs_ref):
-        raise BadSetting(f"--pairs is for nets that take references, and {config.model} takes none")
+        raise BadSetting(f"--pairs is for nets that take references, and {config.model} does not")
     if config.prepared and not run.model.merges_refs:
         raise BadSetting(f"--prepared is for nets that merge references, and {config.model} does not")
     if config.patch % run.model.multiple_of:
