@@ -137,6 +137,17 @@ def test_another_seed_gives_other_weights(photos, small_val, tmp_path):
     assert not torch.equal(first["model.head.weight"], second["model.head.weight"])
 
 
+def test_checkpoints_without_shares_and_the_largest_seed(photos, small_val, tmp_path):
+    """As earlier versions wrote them: every weight learned at the whole rate."""
+    out = tmp_path / "run"
+    list(train(settings(photos, small_val, out, steps=1, seed=2**63 - 1)))
+    state = torch.load(out / STATE, weights_only=True)
+    for group in state["optimizer"]["param_groups"]:
+        del group["share"]
+    torch.save(state, out / STATE)
+    assert list(train(resumed(out, {"steps": 2})))[-1].step == 2
+
+
 def test_training_learns(photos, small_val, tmp_path):
     """Far better than the untrained net after a few dozen steps, through the folded tail too."""
     for fold in (False, True):

@@ -140,8 +140,10 @@ class Run:
         assert self.lesson is not None, "there is something to teach"
         learning_rate = learning_rate_at(self.step, self.config)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate * group["share"]
-        torch.manual_seed(self.config.seed * 1_000_003 + self.step)  # of layers that leave something out by chance
+            group["lr"] = learning_rate * group.get("share", 1.0)  # earlier checkpoints have none
+        torch.manual_seed(
+            (self.config.seed * 1_000_003 + self.step) % 2**63
+        )  # of layers that leave something out by chance
         forward = self._forward or self._prepared(self.lesson)
         terms = self.lesson.losses(forward, self.generator, learning_rate)
         loss = torch.stack(list(terms.values())).sum()
