@@ -70,7 +70,7 @@ class Matched(SRModel):
     def look(self, lr: Tensor, references: Sequence[Tensor]) -> Textures:
         """What is to be known of `references` (N, 3, H, W) each, of any sizes, to enlarge `lr` (N, 3, h, w); without
         one the picture itself, enlarged, is the reference."""
-        large = resize(lr, CELL * lr.shape[2], CELL * lr.shape[3]).clamp(0, 1).mul(255).round().div(255)
+        large = enlarged(lr)
         whole = [_in_cells(reference) for reference in references or [large]]
         if len(lr) > 1:
             return side_by_side([self.look(lr[i : i + 1], [its[i : i + 1] for its in whole]) for i in range(len(lr))])
@@ -98,6 +98,11 @@ class Matched(SRModel):
         base = F.interpolate(lr, scale_factor=CELL, mode="bilinear", align_corners=False)
         added: Tensor = self.restoration(lr, base, textures)
         return base + added
+
+
+def enlarged(lr: Tensor) -> Tensor:
+    """(N, 3, h, w) to (N, 3, 4*h, 4*w), bicubically, rounded to 8 bit as a file is: what is matched with references."""
+    return resize(lr, CELL * lr.shape[2], CELL * lr.shape[3]).clamp(0, 1).mul(255).round().div(255)
 
 
 def _in_cells(reference: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ from refsr_cli.config import TrainConfig
 from refsr_cli.data.degrade import degrade_bicubic
 from refsr_cli.data.pair_stream import PairStream
 from refsr_cli.layers.alignment import pixel_grid
-from refsr_cli.layers.resample import resize
 from refsr_cli.losses import Objective
 from refsr_cli.models import SRModel
+from refsr_cli.models.matched import enlarged
 from refsr_cli.training.group import Group
 
 _CORNER = 9.0
@@ -98,10 +98,7 @@ class Corresponding:
     ) -> dict[str, Tensor]:
         here, _ = self.stream.draw(generator)
         there, places = seen_from_elsewhere(here, self.scale, generator)
-        shown = here
-        if not self.sharp:
-            lr = degrade_bicubic(here, self.scale)
-            shown = resize(lr, *here.shape[-2:]).clamp(0, 1).mul(255).round().div(255)
+        shown = here if self.sharp else enlarged(degrade_bicubic(here, self.scale))
         found = [
             _Places(own, other, (place + 0.5) / self.scale - 0.5, _well_inside(place, here.shape[-1]))
             for own, other, place in zip(*forward(shown, there), places, strict=True)
