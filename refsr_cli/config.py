@@ -12,6 +12,7 @@ from refsr_cli.errors import BadSetting
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Schedule = Literal["constant", "step", "cosine"]
 Stage = Literal["teacher", "match", "restore"]
+Contrast = Literal["margin", "soft"]
 
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
@@ -150,6 +151,10 @@ class EvaluateConfig(NetConfig):
     """Whether a named dataset that refsr knows where to find is fetched first."""
     refs: str = "all"
     """Which references of a set that has them: all, none, a number, L1 to L5, or ones made to test with."""
+    stress: bool = False
+    """Whether references of many kinds are tried one after the other, mild and severe, instead of `refs`."""
+    plot: Path | None = None
+    """File for the picture of what they gained; `stress-MODEL-xSCALE.png` when None."""
     limit: int | None = None
     """Only the first so many images."""
     save: Path | None = None
@@ -163,6 +168,9 @@ class EvaluateConfig(NetConfig):
         super().__post_init__()
         _require(self.scale >= 1, f"--scale must be at least 1, not {self.scale}")
         _require(self.limit is None or self.limit >= 1, f"--limit must be at least 1, not {self.limit}")
+        _require(self.stress or not self.plot, "--plot is the picture of --stress; give that too")
+        _require(not (self.stress and self.save), "--stress compares scores alone; leave out --save")
+        _require(not (self.stress and self.refs != "all"), "--stress tries many references; leave out --refs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +258,10 @@ class TrainConfig:
     """Of a net that finds places in references by learned features: its `teacher`, then what it is to `match` by, then
     how to `restore`."""
     teacher: str | None = None
-    """Weights of the teacher, for stage `match`."""
+    """Weights of the teacher, for stage `match`; without one it learns from the places alone."""
+    contrast: Contrast = "margin"
+    """How features of other places are kept apart in these stages: by a `margin` to the likest, as published, or by a
+    `soft` choice among all, which random weights can learn by."""
     samples: int = 1000
     """How many windows with references are prepared, and `foreign` the part of them whose references show something
     else."""
@@ -326,6 +337,7 @@ class TrainConfig:
         _require(self.init_from is not None or not self.init_partly, "--init-partly says how to --init-from; give that")
         _require(self.stage in get_args(Stage), f"--stage is {', '.join(get_args(Stage))}, not {self.stage}")
         _require(self.teacher is None or self.stage == "match", "--teacher is for --stage match")
+        _require(self.contrast in get_args(Contrast), f"--contrast is {' or '.join(get_args(Contrast))}")
         _ = self.train_range, self.val_range
 
     @property

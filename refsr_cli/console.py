@@ -217,6 +217,25 @@ def _summary(display: Display, record: dict[str, Any]) -> None:
             display.line(f"[yellow]{record[name]} images {why}[/yellow]")
 
 
+def _stressing(display: Display, record: dict[str, Any]) -> None:
+    display.line(
+        f"{escape(record['dataset'])} x{record['scale']}, protocol {record['protocol']} ({record['description']}): "
+        f"{record['tries']} kinds of references for {record['images']} images"
+    )
+    display.line(f"[bold]{'references':<14}{'images':>7}{'PSNR':>9}{'gained':>9}{'at worst':>10}{'used on':>9}[/bold]")
+
+
+def _stressed(display: Display, record: dict[str, Any]) -> None:
+    display.line(
+        f"{record['refs']:<14}{record['count']:7d}{record['psnr']:9.2f}{record['gain']:+9.2f}"
+        f"{record['worst_gain']:+10.2f}{record['ref_share']:9.0%}"
+    )
+
+
+def _plotted(display: Display, record: dict[str, Any]) -> None:
+    display.line(f"plot: [bold]{escape(str(record['path']))}[/bold]")
+
+
 def _started(display: Display, record: dict[str, Any]) -> None:
     if record["trial"]:
         display.line(
@@ -352,6 +371,9 @@ _SHOWN: dict[str, Callable[[Display, dict[str, Any]], None]] = {
     "opened": _opened,
     "measured": _measured,
     "summary": _summary,
+    "stressing": _stressing,
+    "stressed": _stressed,
+    "plotted": _plotted,
     "started": _started,
     "preparing": _preparing,
     "fetching": _fetching,

@@ -1,9 +1,12 @@
 """Files and folders that are whole or not there."""
 
+import csv
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from refsr_cli.errors import BadFile
 
@@ -41,3 +44,13 @@ def write_atomically(path: Path, content: bytes) -> None:
     """`path` holds all of `content`, or what it held before. Raises BadFile."""
     with replacing(path) as unfinished:
         unfinished.write_bytes(content)
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """CSV with a column for every name in any of `rows`, which are given. Raises BadFile."""
+    text, columns = StringIO(newline=""), list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())
+    return columns

@@ -16,7 +16,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"tasks"},
-    {"training", "engine", "comparison", "video"},
+    {"training", "engine", "comparison", "plots", "video"},
     {"inference", "weights", "data", "metrics", "losses"},
     {"models", "images"},
     {"reference"},

@@ -44,9 +44,16 @@ def evaluate(
         typer.Option(
             metavar="all|none|N|L1…",
             help="References of a set that has them: all, the first N, only the first (L1) or another; "
-            "unrelated, noise, truth, turned or scaled to see what they do.",
+            "unrelated, noise, truth, turned or scaled to see what they do; jitter:0.2, noise:30, rotate:45 or "
+            "scale:0.7, the first changed so.",
         ),
     ] = EvaluateConfig.refs,
+    stress: Annotated[
+        bool, typer.Option("--stress", help="Try references of many kinds, mild and severe: a table and a plot.")
+    ] = EvaluateConfig.stress,
+    plot: Annotated[
+        Path | None, typer.Option(help="PNG for that plot.", show_default="stress-MODEL-xSCALE.png")
+    ] = EvaluateConfig.plot,
     data_root: DataRoot = EvaluateConfig.data_root,
     download: Annotated[
         bool, typer.Option("--download", help="Fetch the dataset first, where refsr knows it: CUFED5.")
@@ -73,6 +80,11 @@ def evaluate(
     display = Display(as_json=as_json, quiet=quiet)
     with reporting(display):
         config = EvaluateConfig(**given(context))
-    from refsr_cli.tasks.evaluate import evaluate as task
+    if config.stress:
+        from refsr_cli.tasks.stress import endure
 
-    run(display, lambda: task(config, display.download))
+        run(display, lambda: endure(config, display.download))
+    else:
+        from refsr_cli.tasks.evaluate import evaluate as task
+
+        run(display, lambda: task(config, display.download))

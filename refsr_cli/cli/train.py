@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from refsr_cli.cli.options import DataRoot, Device, Json, PrecisionOption, Quiet, Scale, given, reporting, run
-from refsr_cli.config import PrepareConfig, Schedule, Stage, TrainConfig, resumed
+from refsr_cli.config import Contrast, PrepareConfig, Schedule, Stage, TrainConfig, resumed
 from refsr_cli.console import Display
 from refsr_cli.errors import BadSetting
 from refsr_cli.recipes import settings_of
@@ -64,6 +64,9 @@ def train(
     teacher: Annotated[
         str | None, typer.Option(help="For --stage match: weights of the teacher.")
     ] = TrainConfig.teacher,
+    contrast: Annotated[
+        Contrast, typer.Option(help="For these stages: margin as published, soft for random weights.")
+    ] = TrainConfig.contrast,
     samples: Annotated[int, typer.Option(help="For refnet: windows with references to prepare.")] = TrainConfig.samples,
     foreign: Annotated[
         float, typer.Option(help="For refnet: part of them whose references show another scene.")

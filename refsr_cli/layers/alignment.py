@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 _COLUMNS = 2**26
-"""Numbers that torchvision's kernel may lay out at once; above that the taps are read one after the other."""
+"""Numbers that torchvision's kernel may lay out at once on a GPU; above that the taps are read one after the other,
+as they are on a CPU, where its kernel is slower and knows no bfloat16."""
 
 
 def pixel_grid(height: int, width: int, like: Tensor) -> Tensor:
@@ -37,7 +38,7 @@ def deformable_conv(source: Tensor, place: Tensor, mask: Tensor | None, weight: 
     count by `mask` (N, groups, taps, H, W); `weight` is (O, C, k, k). A group is a run of channels.   (N, O, H, W)"""
     number, groups, count, _, height, width = place.shape
     kernel = weight.shape[-1]
-    if source.shape[-2:] == (height, width) and source.numel() * count <= _COLUMNS:
+    if source.is_cuda and source.shape[-2:] == (height, width) and source.numel() * count <= _COLUMNS:
         usual = pixel_grid(height, width, place) + taps(kernel, place).view(count, 2, 1, 1)
         offset = (place - usual).reshape(number, -1, height, width)
         flat = None if mask is None else mask.reshape(number, -1, height, width).to(source.dtype)

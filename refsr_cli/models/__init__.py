@@ -91,12 +91,13 @@ def numbers_of(name: str, changes: Sequence[str]) -> dict[str, Any]:
         raise UnknownName("model", name, MODELS)
     config = MODELS[name].config
     known = {field.name: getattr(config, field.name) for field in fields(config)}
+    omissible = {field.name for field in fields(config) if field.metadata.get("omissible")}
     numbers = {}
     for change in changes:
         key, equals, text = (part.strip() for part in change.partition("="))
         if key not in known:
             raise UnknownName(f"number of model '{name}'", key, known)
-        value = _value(text, known[key])
+        value = 0 if key in omissible and text == "0" else _value(text, known[key])
         if not equals or value is None:
             raise BadSetting(
                 f"{key} of model '{name}' is {_KINDS[type(known[key])]} such as {known[key]}, not '{text}'"

@@ -1,6 +1,6 @@
 """DATSR: Cao et al., "Reference-based Image Super-Resolution with Deformable Attention Transformer", ECCV 2022."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ class DATSRConfig(MatchedConfig):
     mlp_ratio: float = 2.0
     matches: int = 1
     """Places looked at for each cell; the paper has 1, its code 2 as well."""
-    content_blocks: int = 8
+    content_blocks: int = field(default=8, metadata={"omissible": True})
     """Of a branch that published files hold and nothing uses; 0 leaves it out."""
 
 

@@ -40,6 +40,7 @@ class Correspondence(nn.Module):
     def __init__(self, widths: tuple[int, int, int]) -> None:
         super().__init__()
         self.picture, self.reference = VGGStem(widths), VGGStem(widths)
+        self.reference.load_state_dict(self.picture.state_dict())  # alike from the start, as both are in the paper
 
     def forward(self, picture: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, 4*h, 4*w) and (N, 3, 4*h', 4*w') to (N, 256, h, w) and (N, 256, h', w')."""

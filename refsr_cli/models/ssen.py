@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from refsr_cli.layers.alignment import deformable_conv, pixel_grid, taps
 from refsr_cli.layers.attention import NonLocal
-from refsr_cli.layers.blocks import ResBlock, Upsampler, conv
+from refsr_cli.layers.blocks import ResBlock, Upsampler, conv, exactly
 from refsr_cli.layers.resample import resize
 from refsr_cli.models.base import SRModel
 
@@ -152,5 +152,5 @@ class SSEN(SRModel):
         for align in self.alignments:
             shown = align(picture, shown)
         merged = self.body(self.fusion(torch.cat([picture, shown], 1)))
-        answer: Tensor = self.tail(merged + picture)
-        return answer
+        upsample, reconstruct = self.tail
+        return exactly(reconstruct, upsample(merged + picture))

@@ -1,11 +1,9 @@
 """PSNR and SSIM of a net on a test set, beside those of bicubic interpolation."""
 
-import csv
-import io
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,7 +16,7 @@ from refsr_cli.data.reference_sets import check_choice, choose_references, requi
 from refsr_cli.data.remote import Fetching
 from refsr_cli.engine import open_upscaler
 from refsr_cli.errors import BadSetting, Failed, RefsrError
-from refsr_cli.files import make_folder, write_atomically
+from refsr_cli.files import make_folder, write_table
 from refsr_cli.images import Picture, to_tensor, write_image
 from refsr_cli.inference.upscaler import Upscaler, Using, finished
 from refsr_cli.metrics import Scores, protocol_named, score
@@ -156,7 +154,7 @@ def evaluate(
     if not rows:
         return
     if config.csv:
-        _write_csv(config.csv, rows)
+        write_table(config.csv, [_columns(row) for row in rows])
     yield Summary(
         dataset=benchmark.name,
         count=len(rows),
@@ -215,12 +213,5 @@ def _mean(values: Iterable[float]) -> float:
     return fmean(finite) if finite else math.nan
 
 
-def _write_csv(path: Path, rows: list[Measured]) -> None:
-    """One row an image."""
-    text = io.StringIO(newline="")
-    table = csv.DictWriter(
-        text, fieldnames=[field.name for field in fields(Measured) if field.name != "kind"], extrasaction="ignore"
-    )
-    table.writeheader()
-    table.writerows(asdict(row) for row in rows)
-    write_atomically(path, text.getvalue().encode())
+def _columns(row: Measured) -> dict[str, Any]:
+    return {name: value for name, value in asdict(row).items() if name != "kind"}

@@ -345,4 +345,4 @@ def _referring_lesson(run: Run, windows: PairWindows, workers: int) -> Lesson:
     if config.stage == "restore":
         return Restoring(stream, config, run.model, group)
     teacher = load_model(config.model, config.scale, config.teacher).model.to(run.device) if config.teacher else None
-    return Corresponding(stream, run.model, teacher, sharp=config.stage == "teacher")
+    return Corresponding(stream, run.model, teacher, sharp=config.stage == "teacher", contrast=config.contrast)

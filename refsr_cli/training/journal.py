@@ -3,7 +3,6 @@
 import csv
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from refsr_cli.files import make_folder, replacing, write_atomically
+from refsr_cli.files import make_folder, replacing, write_table
 from refsr_cli.images import Picture, write_image
 
 STEPS, VALIDATION, CURVES, CROPS = "steps.csv", "validation.csv", "curves.png", "crops"
@@ -32,7 +31,7 @@ class Journal:
         for name in (STEPS, VALIDATION):
             rows = [row for row in _read(folder / name) if int(row["step"]) <= step]
             if rows:
-                self._columns[name] = _write(folder / name, rows)
+                self._columns[name] = write_table(folder / name, rows)
             else:
                 (folder / name).unlink(missing_ok=True)
         self._events: Any = None
@@ -52,7 +51,7 @@ class Journal:
             with path.open("a", encoding="utf-8", newline="") as file:
                 csv.DictWriter(file, list(row)).writerow(row)
         else:  # the first row, or another loss than before
-            self._columns[table] = _write(path, [*_read(path), row])
+            self._columns[table] = write_table(path, [*_read(path), row])
         if self._events:
             for name, value in row.items():
                 if name not in ("step", "scale"):
@@ -111,16 +110,6 @@ def _read(path: Path) -> list[dict[str, Any]]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return [row for row in rows if row["step"].isdigit() and None not in row.values()]  # one may have been cut off
-
-
-def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The names of the columns."""
-    text, columns = StringIO(newline=""), list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(text, columns)
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
-    return columns
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:

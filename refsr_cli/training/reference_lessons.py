@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refsr_cli.config import TrainConfig
+from refsr_cli.config import Contrast, TrainConfig
 from refsr_cli.data.degrade import degrade_bicubic
 from refsr_cli.data.pair_stream import PairStream
 from refsr_cli.layers.alignment import pixel_grid
@@ -21,7 +21,10 @@ _CORNER = 9.0
 _BORDER = 10.0
 """Pixels from the border within which a place is not looked for."""
 _NEAR = 4
-"""Cells around a place that are no wrong answer."""
+"""Cells around a place that are no wrong answer by the margin, and `_BESIDE` that are none by the soft choice."""
+_BESIDE = 1.0
+_SOFTNESS = 0.07
+"""Of the cosines among which that choice is made."""
 _TEMPERATURE, _DISTILLED = 0.15, 15.0
 """Of the correlations that a student is to have like its teacher, and the weight of that."""
 
@@ -76,8 +79,10 @@ class Corresponding:
     section 3.2). The teacher sees both sharply; a student sees the one as it is enlarged, and is told what the teacher
     makes of both (section 3.2.2)."""
 
-    def __init__(self, stream: PairStream, model: SRModel, teacher: SRModel | None, *, sharp: bool) -> None:
-        self.stream, self.scale, self.sharp = stream, model.scale, sharp
+    def __init__(
+        self, stream: PairStream, model: SRModel, teacher: SRModel | None, *, sharp: bool, contrast: Contrast
+    ) -> None:
+        self.stream, self.scale, self.sharp, self.contrast = stream, model.scale, sharp, contrast
         self.taught_by = self.forward(teacher) if teacher is not None else None
 
     @property
@@ -103,7 +108,8 @@ class Corresponding:
             _Places(own, other, (place + 0.5) / self.scale - 0.5, _well_inside(place, here.shape[-1]))
             for own, other, place in zip(*forward(shown, there), places, strict=True)
         ]
-        terms = {"margin": torch.stack([its.margin() for its in found]).mean()}
+        apart = _Places.margin if self.contrast == "margin" else _Places.soft
+        terms: dict[str, Tensor] = {self.contrast: torch.stack([apart(its) for its in found]).mean()}
         if self.taught_by is not None:
             with torch.no_grad():
                 wanted = [
@@ -173,7 +179,8 @@ class _Places:
     def __init__(self, own: Tensor, other: Tensor, place: Tensor, valid: Tensor) -> None:
         """(C, h, w) twice, of unit length; `place` (2, h, w) in cells, `valid` (h*w,) where it is inside."""
         self.own, self.other, self.place, self.valid = own.flatten(1), other.flatten(1), place, valid
-        self.cells = pixel_grid(own.shape[1], own.shape[2], own).flatten(1)
+        self.sides = (own.shape[1], own.shape[2])
+        self.cells = pixel_grid(*self.sides, own).flatten(1)
         self.its = place.flatten(1)[:, valid]
         self.here = self.own.T[valid]
         lookup = (2 * (self.its + 0.5) / torch.tensor(other.shape[1:], device=own.device).view(2, 1) - 1).flip(0)
@@ -183,16 +190,31 @@ class _Places:
     def margin(self) -> Tensor:
         """By how much the likest wrong place, in either direction, is too near: mean of 1 + right - wrong above 0."""
         right = 2 - 2 * (self.here * self.there).sum(1)
-        wrong = torch.minimum(
-            self._nearest(self.here, self.other, self.its),
-            self._nearest(self.there, self.own, self.cells[:, self.valid]),
-        )
+        wrong = torch.minimum(*(2 - 2 * wrong.amax(1) for wrong in self._wrong(_NEAR)))
         return F.relu(1 + right - wrong).mean()
 
-    def _nearest(self, features: Tensor, all_of_them: Tensor, place: Tensor) -> Tensor:
-        """Squared distance of each of `features` (n, C) to the likest cell that is not near its `place` (2, n)."""
-        near = (place[:, :, None] - self.cells[:, None]).abs().amax(0) <= _NEAR
-        return (2 - 2 * features @ all_of_them).masked_fill(near, torch.inf).amin(1)
+    def soft(self) -> Tensor:
+        """How unlikely the right place is among all that there are, in either direction: mean of -log of it (InfoNCE,
+        van den Oord et al. 2018). Every wrong place counts, not the likest alone."""
+        right = (self.here * self.there).sum(1, keepdim=True)
+        choices = [torch.cat([right, wrong], 1) / _SOFTNESS for wrong in self._wrong(_BESIDE)]
+        return -torch.stack([choice.log_softmax(1)[:, 0].mean() for choice in choices]).mean()
+
+    def _wrong(self, near: float) -> tuple[Tensor, Tensor]:
+        """Cosines (n, h*w) of each place here with the cells there, and the other way; those near it are left out."""
+        return (
+            (self.here @ self.other).masked_fill(self._around(self.its, near), -torch.inf),
+            (self.there @ self.own).masked_fill(self._around(self.cells[:, self.valid], near), -torch.inf),
+        )
+
+    def _around(self, place: Tensor, near: float) -> Tensor:
+        """Which cells (n, h*w) are `near` each `place` (2, n), by rows and by columns."""
+        rows, columns = (
+            (its[:, None] - torch.arange(size, device=its.device)).abs() <= near
+            for its, size in zip(place.unbind(), self.sides, strict=True)
+        )
+        both: Tensor = rows[:, :, None] & columns[:, None]
+        return both.flatten(1)
 
     def correlation(self) -> Tensor:
         """Log of how likely each place (n,) here is each one (n,) there."""
