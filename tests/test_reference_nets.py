@@ -20,14 +20,15 @@ from refsr_cli.errors import BadSetting, BadWeights
 from refsr_cli.images import Picture, read_image, read_rgb8
 from refsr_cli.inference.upscaler import Upscaler, finished
 from refsr_cli.layers import alignment
-from refsr_cli.layers.alignment import DynamicAggregation, deformable_conv, pixel_grid, taps
+from refsr_cli.layers.alignment import DynamicAggregation, deformable_conv, pixel_grid, read, taps
 from refsr_cli.layers.attention import NonLocal
+from refsr_cli.layers.strips import Strips
 from refsr_cli.layers.swin import SwinBody, SwinGroup
 from refsr_cli.layers.vgg import VGGStem
 from refsr_cli.models import SRModel, build
 from refsr_cli.reference.bank import RefBank, open_reference
 from refsr_cli.reference.patches import match_patches, patch_length
-from refsr_cli.reference.textures import Textures, as_textures
+from refsr_cli.reference.textures import Textures, as_textures, in_one_map
 from refsr_cli.tasks.weights import slice_vgg
 from refsr_cli.weights.formats import load_any
 
@@ -109,6 +110,12 @@ def test_a_picture_is_found_in_itself() -> None:
 # Where taps read
 
 
+def together(maps: dict[int, list[Tensor]], found: list[tuple[Tensor, Tensor]], cells: tuple[int, int]) -> Textures:
+    """Textures of references whose features are held."""
+    heights = [part.shape[2] for part in maps[4]]
+    return as_textures({stride: in_one_map(parts, stride) for stride, parts in maps.items()}, heights, found, cells)
+
+
 def published_places(index: Tensor, shape: tuple[int, int], factor: int) -> Tensor:
     """The published way for a reference of the picture's size: an index to a flow of x and y, padded below and to the
     right, enlarged by repetition, then nine times shifted.   index (h-2, w-2) -> (9, 2, factor*h, factor*w), x and y"""
@@ -132,7 +139,7 @@ def test_places_are_the_published_pre_offsets_for_equal_sizes(factor: int) -> No
     height, width = 9, 7
     pos, score = match_patches(torch.randn(6, height, width), torch.randn(6, height, width))
     maps = {stride: [torch.randn(1, 2, 4 // stride * height, 4 // stride * width)] for stride in (1, 2, 4)}
-    textures = as_textures(maps, [(pos, score)], (height, width))
+    textures = together(maps, [(pos, score)], (height, width))
     offsets = published_places(pos[0, 0] * (width - 2) + pos[0, 1], (height, width), factor)
     usual = pixel_grid(factor * height, factor * width, score)
     for tap, (i, j) in enumerate(np.ndindex(3, 3)):
@@ -148,15 +155,15 @@ def test_several_references_are_as_each_alone_where_it_is_the_likest() -> None:
     maps = {1: refs, 2: [F.avg_pool2d(ref, 2) for ref in refs], 4: [F.avg_pool2d(ref, 4) for ref in refs]}
     found = [match_patches(torch.randn(5, *cells), torch.randn(5, *ref.shape[2:])) for ref in maps[4]]
 
-    def together(order: list[int]) -> Textures:
+    def ordered(order: list[int]) -> Textures:
         chosen = {stride: [its[i] for i in order] for stride, its in maps.items()}
-        return as_textures(chosen, [found[i] for i in order], cells)
+        return together(chosen, [found[i] for i in order], cells)
 
-    first, second = together([0, 1, 2]), together([2, 0, 1])
+    first, second = ordered([0, 1, 2]), ordered([2, 0, 1])
     for factor in (1, 2, 4):
         inside = (..., slice(0, factor * (cells[0] - 2)), slice(0, factor * (cells[1] - 2)))  # where patches begin
         torch.testing.assert_close(first.warped(factor)[inside], second.warped(factor)[inside], rtol=0, atol=1e-4)
-    one = together([1])
+    one = ordered([1])
     here = (first.ref_id == 1)[0, : cells[0] - 2, : cells[1] - 2]
     assert here.any()
     shown, alone = (its.warped(1)[0, :, : cells[0] - 2, : cells[1] - 2] for its in (first, one))
@@ -168,7 +175,7 @@ def test_several_references_are_as_each_alone_where_it_is_the_likest() -> None:
 def test_a_part_knows_where_it_is() -> None:
     pos, score = match_patches(torch.randn(6, 12, 11), torch.randn(6, 9, 14))
     maps = {stride: [torch.randn(1, 3, 36 // stride, 56 // stride)] for stride in (1, 2, 4)}
-    whole = as_textures(maps, [(pos, score)], (12, 11))
+    whole = together(maps, [(pos, score)], (12, 11))
     part = whole.crop(3, 2, 11, 10).crop(1, 1, 7, 8).padded(2, 1)
     for factor in (1, 2, 4):
         rows, columns = slice(factor * 4, factor * 10), slice(factor * 3, factor * 10)
@@ -177,6 +184,66 @@ def test_a_part_knows_where_it_is() -> None:
         assert torch.equal(part.unmoved(factor)[inside], whole.unmoved(factor)[..., rows, columns])
         seen = (..., slice(factor * 2, factor * 6), slice(factor * 2, factor * 7))  # votes from outside are not known
         assert torch.equal(part.places(factor)[seen], whole.places(factor)[..., rows, columns][seen])
+
+
+# Maps in strips
+
+
+def in_two_or_three(source: Tensor) -> Strips:
+    """A map (1, C, H, W) in strips of unequal heights."""
+    height = source.shape[2]
+    spans = ((0, height // 3), (height // 3, height // 3 + 1), (height // 3 + 1, height))
+    return Strips(spans, lambda number: source[:, :, slice(*spans[number])])
+
+
+def test_what_is_read_in_strips_is_what_is_read_in_the_whole() -> None:
+    """Also between two of them, and beyond the border."""
+    source = torch.randn(1, 4, 13, 9)
+    place = torch.rand(1, 2, 20, 15) * 18 - 3
+    place[0, 0, 0] = torch.linspace(3.5, 4.5, 15)
+    torch.testing.assert_close(read(in_two_or_three(source), place), read(source, place), rtol=0, atol=1e-5)
+    places = torch.rand(1, 2, 9, 2, 7, 6) * 18 - 3
+    mask, weight, bias = torch.rand(1, 2, 9, 7, 6), torch.randn(5, 4, 3, 3), torch.randn(5)
+    parts, whole = (deformable_conv(its, places, mask, weight, bias) for its in (in_two_or_three(source), source))
+    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-4)
+    away = torch.full((1, 2, 3, 3), 99.0)
+    assert read(in_two_or_three(source), away).abs().sum() == 0
+
+
+def test_only_strips_that_are_read_are_made() -> None:
+    made = []
+    strips = Strips(((0, 8), (8, 16), (16, 24)), lambda number: made.append(number) or torch.ones(1, 1, 8, 4))
+    read(strips, torch.full((1, 2, 2, 2), 3.2))
+    assert made == [0]
+    assert strips.above(16).spans == ((0, 8), (8, 16))
+
+
+def test_a_stem_sees_no_border_between_strips() -> None:
+    stem, picture = VGGStem((4, 6, 8)), torch.rand(1, 3, 76, 40)
+    with torch.no_grad():
+        whole = stem(picture)
+        for first, stop in ((0, 4), (4, 40), (40, 76), (0, 76)):
+            for stride, features, part in zip((1, 2, 4), whole, stem.strip(picture, first, stop), strict=True):
+                wanted = features[:, :, first // stride : stop // stride]
+                torch.testing.assert_close(part, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["c2", "datsr"])
+def test_features_that_are_not_held_give_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two references of other sizes, in strips of a few rows of which next to nothing is kept."""
+    small = {"textures": (8, 16, 16), "matched": (4, 8, 8), "groups": 2}
+    small |= {"features": 8, "blocks": 1} if name == "c2" else {"features": 8, "depths": (1,), "heads": (2,)}
+    net = build(name, 4, small).eval()
+    lr, references = torch.rand(1, 3, 24, 16), [torch.rand(1, 3, 90, 64), torch.rand(1, 3, 60, 77)]
+    for module in net.modules():  # untrained offsets are none
+        if isinstance(module, DynamicAggregation):
+            torch.nn.init.normal_(module.conv_offset_mask.weight, std=0.2)
+    with torch.no_grad():
+        held = net(lr, net.look(lr, references))
+        monkeypatch.setattr("refsr_cli.models.matched._STRIP", 77 * 16)
+        streamed = net.look(lr, references, memory=1)
+        assert isinstance(streamed.map(4), Strips) and len(streamed.map(4).spans) > 8
+        torch.testing.assert_close(net(lr, streamed), held, rtol=0, atol=1e-4)
 
 
 # Deformable convolution

@@ -21,10 +21,11 @@ in eight groups at full size."""
 
 @torch.inference_mode()
 def look(
-    model: SRModel, lr: Tensor, references: Sequence[Reference], orientation: int, precision: torch.dtype
+    model: SRModel, lr: Tensor, references: Sequence[Reference], orientation: int, precision: torch.dtype, memory: int
 ) -> Guide:
     """What `model` is to know of the references for `lr` (1, 3, h, w), both turned to `orientation`. A reference of
-    more pixels than the result is made as small as that, so that memory depends on the result alone."""
+    more pixels than the result is made as small as that, so that memory depends on the result alone; features of
+    references take about `memory` bytes at most."""
     most = lr.shape[2] * lr.shape[3] * model.scale**2
     images = []
     for reference in references:
@@ -32,7 +33,7 @@ def look(
         small = scaled_bytes(image, min(1.0, (most / (image.shape[1] * image.shape[2])) ** 0.5))
         images.append(orient(small[None].to(lr.device).float() / 255, orientation))
     with torch.autocast(lr.device.type, precision, enabled=precision != torch.float32):
-        return model.look(orient(lr, orientation), images)
+        return model.look(orient(lr, orientation), images, memory)
 
 
 def referred(model: SRModel, guide: Guide, precision: torch.dtype) -> TileRunner:

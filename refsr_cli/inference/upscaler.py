@@ -12,7 +12,7 @@ from refsr_cli.errors import BadSetting
 from refsr_cli.images import Picture, Pixels, bleed_color, to_tensor
 from refsr_cli.inference.device import pick_device, pick_precision
 from refsr_cli.inference.guided import GUIDED_BYTES, GUIDED_HALO, RefUse, guided, uses
-from refsr_cli.inference.memory import SMALLEST_TILE, bytes_per_pixel, tile_side
+from refsr_cli.inference.memory import SMALLEST_TILE, bytes_per_pixel, default_memory, tile_side
 from refsr_cli.inference.referred import REFERRED_BYTES, look, referred, turned, turned_back
 from refsr_cli.inference.runner import ensembled, merger_for, runner_for
 from refsr_cli.inference.tiling import RESIZE_HALO, TileRunner, everywhere, resized, run_tiles
@@ -22,6 +22,9 @@ from refsr_cli.reference.bank import MOST_REFERENCES, RefBank, Reference, match_
 from refsr_cli.reference.match import Match
 
 Result = TypeVar("Result")
+
+_FOR_REFERENCES = 4
+"""One part in so many of the memory is for features of references, where a net needs them."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,8 @@ class Upscaler:
     ) -> Generator[int, None, tuple[Pixels, list[tuple[float, float]]]]:
         """In one orientation: the result, upright, and what the net says of each reference."""
         model, halo = self.model, self.model.receptive_field + RESIZE_HALO
-        guide = look(model, to_tensor(pixels).to(self.device), chosen, orientation, self.precision)
+        memory = (self.memory or default_memory(self.device)) // _FOR_REFERENCES
+        guide = look(model, to_tensor(pixels).to(self.device), chosen, orientation, self.precision, memory)
         run = referred(model, guide, self.precision)
         if scale != model.scale:
             run = resized(run, scale)

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
+from refsr_cli.layers.strips import Strips
+
 _COLUMNS = 2**26
 """Numbers that torchvision's kernel may lay out at once on a GPU; above that the taps are read one after the other,
 as they are on a CPU, where its kernel is slower and knows no bfloat16."""
@@ -25,19 +27,28 @@ def taps(kernel: int, like: Tensor) -> Tensor:
     return pixel_grid(kernel, kernel, like).flatten(1).T - kernel // 2
 
 
-def read(source: Tensor, place: Tensor) -> Tensor:
+def read(source: Tensor | Strips, place: Tensor) -> Tensor:
     """(N, C, H', W') read bilinearly at `place` (N, 2, H, W), row and column of pixel centres; nothing is beyond its
     border.   (N, C, H, W)"""
+    if isinstance(source, Strips):
+        return sum((read(strip, within) for strip, within in source.at(place)), place.new_zeros(()))
     size = torch.tensor(source.shape[-2:], dtype=place.dtype, device=place.device).view(2, 1, 1)
     grid = ((2 * place + 1) / size - 1).flip(1).permute(0, 2, 3, 1)
     return F.grid_sample(source, grid.to(source.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def deformable_conv(source: Tensor, place: Tensor, mask: Tensor | None, weight: Tensor, bias: Tensor | None) -> Tensor:
+def deformable_conv(
+    source: Tensor | Strips, place: Tensor, mask: Tensor | None, weight: Tensor, bias: Tensor | None
+) -> Tensor:
     """A convolution whose taps read `source` (N, C, H', W') at `place` (N, groups, taps, 2, H, W), row and column, and
     count by `mask` (N, groups, taps, H, W); `weight` is (O, C, k, k). A group is a run of channels.   (N, O, H, W)"""
     number, groups, count, _, height, width = place.shape
     kernel = weight.shape[-1]
+    if isinstance(source, Strips):
+        total = place.new_zeros(number, len(weight), height, width)
+        for strip, within in source.at(place):
+            total = total + deformable_conv(strip, within, mask, weight, None)
+        return total if bias is None else total + bias.view(1, -1, 1, 1)
     if source.is_cuda and source.shape[-2:] == (height, width) and source.numel() * count <= _COLUMNS:
         usual = pixel_grid(height, width, place) + taps(kernel, place).view(count, 2, 1, 1)
         offset = (place - usual).reshape(number, -1, height, width)
@@ -77,7 +88,7 @@ class DynamicAggregation(nn.Module):
         assert self.conv_offset_mask.bias is not None
         nn.init.zeros_(self.conv_offset_mask.bias)
 
-    def forward(self, source: Tensor, guess: Tensor, place: Tensor, score: Tensor | None = None) -> Tensor:
+    def forward(self, source: Tensor | Strips, guess: Tensor, place: Tensor, score: Tensor | None = None) -> Tensor:
         """`source` (N, C, H', W') features of the reference, `guess` (N, C, H, W) to make offsets of, `place` (N, 9, 2,
         H, W) where each tap was found, `score` (N, 1, H, W) how well.   (N, C, H, W)"""
         number, _, height, width = guess.shape

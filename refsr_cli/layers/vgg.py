@@ -17,6 +17,10 @@ SMALLEST = {"conv2_2": 2, "conv5_4": 16}
 """Side of a picture that leaves one pixel there: each pooling before it halves."""
 
 
+_REACH = 12
+"""Pixels, at least, that features of stride 4 see above and below their own cell."""
+
+
 class VGGStem(nn.Module):
     """The first five convolutions of VGG-16 and VGG-19, or of a net like them with other `widths`.
 
@@ -43,6 +47,14 @@ class VGGStem(nn.Module):
         quarter = F.max_pool2d(F.relu(self.conv2_2(second)), 2)
         third: Tensor = self.conv3_1(quarter)
         return first, second, third
+
+    def strip(self, x: Tensor, first: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What `forward` gives for the rows `first` <= row < `stop` of `x`, without what the others take; `first`,
+        `stop` and the height are multiples of 4."""
+        top = max(0, first - _REACH)
+        one, two, three = self(x[..., top : stop + _REACH, :])
+        first, stop = first - top, stop - top
+        return one[..., first:stop, :], two[..., first // 2 : stop // 2, :], three[..., first // 4 : stop // 4, :]
 
 
 class VGGFeatures(nn.Module):

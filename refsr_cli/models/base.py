@@ -74,10 +74,10 @@ class SRModel(nn.Module):
     def forward(self, lr: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def look(self, lr: Tensor, references: Sequence[Tensor]) -> Guide:
+    def look(self, lr: Tensor, references: Sequence[Tensor], memory: int | None = None) -> Guide:
         """For a net that `needs_ref`: what it is to know of `references` (N, 3, H', W'), of any sizes and number, to
         enlarge a whole picture (N, 3, H, W); without one the picture is its own reference. Its parts go to `forward`
-        with the same parts of the picture."""
+        with the same parts of the picture. Of features about `memory` bytes are held, all of them when None."""
         raise NotImplementedError
 
     def forward_folded(self, lr: Tensor) -> Tensor:

@@ -14,7 +14,10 @@ from refsr_cli.models.base import SRModel
 from refsr_cli.reference.descriptors import CELL
 from refsr_cli.reference.matching import match_reference
 from refsr_cli.reference.patches import PATCH, match_patches
-from refsr_cli.reference.textures import Textures, as_textures, side_by_side
+from refsr_cli.reference.textures import Textures, as_textures, in_one_map, in_strips, side_by_side
+
+_STRIP = 2**18
+"""Pixels of a picture that are encoded at once."""
 
 Matching = Literal["learned", "fixed"]
 """By features that were trained for it, as published; or by refsr's own search, which has no weights."""
@@ -46,6 +49,15 @@ class Correspondence(nn.Module):
         """(N, 3, 4*h, 4*w) and (N, 3, 4*h', 4*w') to (N, 256, h, w) and (N, 256, h', w')."""
         return self.picture(picture)[2], self.reference(reference)[2]
 
+    def in_strips(self, picture: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, a few rows after the other, so that what lies between takes little."""
+        pairs = ((self.picture, picture), (self.reference, reference))
+        here, there = (
+            torch.cat([stem.strip(x, CELL * first, CELL * stop)[2] for first, stop in _strips(x)], 2)
+            for stem, x in pairs
+        )
+        return here, there
+
 
 class Matched(SRModel):
     """Enlarges by 4 with `restoration`, a net that takes the picture, its bilinear enlargement and `Textures`.
@@ -68,27 +80,43 @@ class Matched(SRModel):
         self.restoration: Any
         """(lr, base, textures) -> what is added to the bilinear base."""
 
-    def look(self, lr: Tensor, references: Sequence[Tensor]) -> Textures:
+    def look(self, lr: Tensor, references: Sequence[Tensor], memory: int | None = None) -> Textures:
         """What is to be known of `references` (N, 3, H, W) each, of any sizes, to enlarge `lr` (N, 3, h, w); without
-        one the picture itself, enlarged, is the reference."""
+        one the picture itself, enlarged, is the reference. Features that would take more than `memory` bytes are made
+        strip by strip when they are read."""
         large = enlarged(lr)
         whole = [_in_cells(reference) for reference in references or [large]]
         if len(lr) > 1:
             return side_by_side([self.look(lr[i : i + 1], [its[i : i + 1] for its in whole]) for i in range(len(lr))])
-        features = [self.stem(reference) for reference in whole]
-        maps: dict[int, Sequence[Tensor]] = {
-            1: [first for first, _, _ in features],
-            2: [second for _, second, _ in features],
-            4: [F.relu(third) for _, _, third in features],
-        }
         with torch.no_grad():
             found = [self._match(lr, large, reference) for reference in whole]
-        return as_textures(maps, found, (lr.shape[2], lr.shape[3]))
+        heights = [reference.shape[2] // CELL for reference in whole]
+        return as_textures(self._maps(whole, heights, memory), heights, found, (lr.shape[2], lr.shape[3]))
+
+    def _maps(self, whole: Sequence[Tensor], heights: Sequence[int], memory: int | None) -> Mapping[int, Any]:
+        """The features of the references, by stride."""
+        one, two, three = self.config.textures
+        cell_bytes = 4 * (CELL**2 * one + (CELL // 2) ** 2 * two + three)  # float32
+        cells = [reference.shape[2] * reference.shape[3] // CELL**2 for reference in whole]
+        if memory is None or sum(cells) * cell_bytes <= memory:
+            features = [[self._encoded(its, *rows) for rows in _strips(its)] for its in whole]
+            return {
+                stride: in_one_map([torch.cat([part[stride] for part in parts], 2) for parts in features], stride)
+                for stride in (1, 2, CELL)
+            }
+        parts = [_strips(reference) for reference in whole]
+        kept = max(1, memory // (_STRIP // CELL**2 * cell_bytes))
+        return in_strips(lambda number, *rows: self._encoded(whole[number], *rows), heights, parts, kept)
+
+    def _encoded(self, reference: Tensor, first: int, stop: int) -> dict[int, Tensor]:
+        """The features of the rows of cells `first` <= row < `stop`, by stride."""
+        one, two, three = self.stem.strip(reference, CELL * first, CELL * stop)
+        return {1: one, 2: two, 4: F.relu(three)}
 
     def _match(self, lr: Tensor, large: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
         """As `match_patches`, of one picture in one reference."""
         if self.correspondence is not None:
-            picture, other = self.correspondence(large, reference)
+            picture, other = self.correspondence.in_strips(large, reference)
             return match_patches(picture[0], other[0], self.matches)
         match = match_reference(lr[0], reference[0])
         inner = slice(PATCH // 2, -(PATCH // 2))
@@ -104,6 +132,12 @@ class Matched(SRModel):
 def enlarged(lr: Tensor) -> Tensor:
     """(N, 3, h, w) to (N, 3, 4*h, 4*w), bicubically, rounded to 8 bit as a file is: what is matched with references."""
     return resize(lr, CELL * lr.shape[2], CELL * lr.shape[3]).clamp(0, 1).mul(255).round().div(255)
+
+
+def _strips(picture: Tensor) -> list[tuple[int, int]]:
+    """The rows of cells of a picture (1, 3, 4*h, W) that are encoded together, first and after the last."""
+    height, rows = picture.shape[2] // CELL, max(1, _STRIP // CELL // picture.shape[3])
+    return [(first, min(first + rows, height)) for first in range(0, height, rows)]
 
 
 def _in_cells(reference: Tensor) -> Tensor:

@@ -140,9 +140,9 @@ class SSEN(SRModel):
         """Beyond which little changes: attention sees all, but weakly."""
         return 32
 
-    def look(self, lr: Tensor, references: Sequence[Tensor]) -> Laid:
+    def look(self, lr: Tensor, references: Sequence[Tensor], memory: int | None = None) -> Laid:
         """The first of `references` (N, 3, H, W) resized to the result, as in CUFED's training pairs; without one the
-        picture itself (N, 3, h, w), enlarged, as the paper has it."""
+        picture itself (N, 3, h, w), enlarged, as the paper has it. Only its pixels are held."""
         height, width = (self.scale * side for side in lr.shape[-2:])
         return Laid(resize(references[0] if references else lr, height, width).clamp(0, 1), self.scale)
 

@@ -5,14 +5,16 @@ The patch of a cell is the 3x3 cells of which it is the upper left one; the nine
 places of their own, one for each tap of a 3x3 kernel (C2-Matching, section 3.3).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from refsr_cli.layers.alignment import pixel_grid, read, taps
+from refsr_cli.layers.strips import Strips
 from refsr_cli.reference.patches import PATCH
 
 _APART = 16
@@ -23,7 +25,7 @@ _APART = 16
 class Textures:
     """What is known of the references of a part of a picture, of h x w cells (low-resolution pixels)."""
 
-    maps: dict[int, Tensor]
+    maps: Mapping[int, Tensor | Strips]
     """By stride in pixels of a reference, features (N, C, H/stride, W/stride) of all references in one map."""
     flow: Tensor
     """(N, K, 2, h, w) from each cell to the upper left cell of its patch's K likest in the map, down and right, in
@@ -81,14 +83,15 @@ class Textures:
     def unmoved(self, factor: int) -> Tensor:
         """The first reference as it lies, cut or continued with nothing to the size of this part."""
         still = torch.zeros_like(self.flow[:, 0])
-        first = self.map(factor)[..., : factor * self.first_rows, :]
+        whole, rows = self.map(factor), factor * self.first_rows
+        first = whole.above(rows) if isinstance(whole, Strips) else whole[..., :rows, :]
         return read(first, self._at(factor, still))
 
     def scores(self, factor: int, which: int = 0) -> Tensor:
         """(N, 1, factor*h, factor*w)."""
         return _spread(self.score[:, which, None], factor)
 
-    def map(self, factor: int) -> Tensor:
+    def map(self, factor: int) -> Tensor | Strips:
         """The features of `factor` pixels a cell, of all references."""
         return self.maps[4 // factor]
 
@@ -105,50 +108,82 @@ def _spread(x: Tensor, factor: int) -> Tensor:
     return F.interpolate(x, scale_factor=factor, mode="nearest") if factor > 1 else x
 
 
-def in_one_map(parts: Sequence[Tensor], stride: int) -> tuple[Tensor, list[int]]:
-    """Features (1, C, h, w) of several references, `stride` pixels apart, below each other with nothing between; and
-    the row, in cells, where each begins."""
+def begins(heights: Sequence[int]) -> list[int]:
+    """The row, in cells, at which each reference begins in one map; `heights` are theirs in cells."""
+    rows, row = [], 0
+    for height in heights:
+        rows.append(row)
+        row += height + _APART
+    return rows
+
+
+def in_one_map(parts: Sequence[Tensor], stride: int) -> Tensor:
+    """Features (1, C, h, w) of several references, `stride` pixels apart and of whole cells, below each other."""
     gap = _APART * 4 // stride
     width = max(part.shape[-1] for part in parts)
-    rows, pieces, row = [], [], 0
-    for part in parts:
-        # every reference begins at a whole cell
-        height = -(-part.shape[-2] * stride // 4) * 4 // stride
-        rows.append(row * stride // 4)
-        last = part is parts[-1]
-        pieces.append(F.pad(part, (0, width - part.shape[-1], 0, 0 if last else height - part.shape[-2] + gap)))
-        row += height + gap
-    return torch.cat(pieces, 2), rows
+    padded = [F.pad(part, (0, width - part.shape[-1], 0, gap if part is not parts[-1] else 0)) for part in parts]
+    return torch.cat(padded, 2)
+
+
+def in_strips(
+    encode: Callable[[int, int, int], Mapping[int, Tensor]],
+    heights: Sequence[int],
+    rows: Sequence[Sequence[tuple[int, int]]],
+    kept: int,
+) -> dict[int, Strips]:
+    """The same map for strides 1, 2 and 4, in strips that are made when they are read, the last `kept` of them held.
+    `encode(reference, first, stop)` makes the features of those rows of cells by stride; `rows` has them for each."""
+    parts = [
+        (number, first, stop, start) for number, start in enumerate(begins(heights)) for first, stop in rows[number]
+    ]
+
+    @lru_cache(maxsize=kept)
+    def made(strip: int) -> Mapping[int, Tensor]:
+        return encode(*parts[strip][:3])
+
+    def strips(stride: int) -> Strips:
+        spans = tuple((4 // stride * (start + first), 4 // stride * (start + stop)) for _, first, stop, start in parts)
+        return Strips(spans, lambda strip: made(strip)[stride])
+
+    return {stride: strips(stride) for stride in (1, 2, 4)}
 
 
 def as_textures(
-    maps: dict[int, Sequence[Tensor]], found: Sequence[tuple[Tensor, Tensor]], cells: tuple[int, int]
+    maps: Mapping[int, Tensor | Strips],
+    heights: Sequence[int],
+    found: Sequence[tuple[Tensor, Tensor]],
+    cells: tuple[int, int],
 ) -> Textures:
-    """Textures of references whose features (1, C, H, W) are in `maps` by stride, and in which the patches of a picture
-    of `cells` (h, w) were found: for each reference what `match_patches` gives. The likest of all are kept; of equals
-    those of the earlier reference."""
-    together = {stride: in_one_map(parts, stride) for stride, parts in maps.items()}
-    starts = next(iter(together.values()))[1]
+    """Textures of references of `heights` cells whose features lie in `maps` by stride, and in which the patches of a
+    picture of `cells` (h, w) were found: for each reference what `match_patches` gives. The likest of all are kept; of
+    equals those of the earlier reference."""
     count = found[0][0].shape[0]
     score = torch.cat([its for _, its in found])
     corner = pixel_grid(cells[0] - PATCH + 1, cells[1] - PATCH + 1, score)
     flows = [
-        pos + score.new_tensor([start, 0]).view(2, 1, 1) - corner for (pos, _), start in zip(found, starts, strict=True)
+        pos + score.new_tensor([start, 0]).view(2, 1, 1) - corner
+        for (pos, _), start in zip(found, begins(heights), strict=True)
     ]
     order = score.argsort(dim=0, descending=True, stable=True)[:count]
     chosen = torch.cat(flows).gather(0, order[:, None].expand(-1, 2, -1, -1))
     return Textures(
-        maps={stride: whole for stride, (whole, _) in together.items()},
+        maps=maps,
         flow=F.pad(chosen, (0, PATCH - 1, 0, PATCH - 1))[None],
         score=F.pad(score.gather(0, order), (PATCH // 2,) * 4)[None],
         ref_id=F.pad(order[:1] // count, (0, PATCH - 1, 0, PATCH - 1)),
-        first_rows=-(-next(iter(maps.values()))[0].shape[-2] * next(iter(maps)) // 4),
+        first_rows=heights[0],
     )
 
 
 def side_by_side(samples: Sequence[Textures]) -> Textures:
     """The textures of a batch, from those of each of its pictures; all of one size, with references of one size."""
     first = samples[0]
-    maps = {stride: torch.cat([its.maps[stride] for its in samples]) for stride in first.maps}
+    maps = {stride: torch.cat([_whole(its, stride) for its in samples]) for stride in first.maps}
     flow, score, ref_id = (torch.cat([getattr(its, name) for its in samples]) for name in ("flow", "score", "ref_id"))
     return Textures(maps, flow, score, ref_id, first.first_rows)
+
+
+def _whole(textures: Textures, stride: int) -> Tensor:
+    its = textures.maps[stride]
+    assert isinstance(its, Tensor), "references of a batch are held"
+    return its
