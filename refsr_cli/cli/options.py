@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from refsr_cli.allocator import keep_buffers
 from refsr_cli.config import Precision
 from refsr_cli.console import Display
 from refsr_cli.errors import RefsrError
@@ -34,6 +35,7 @@ def reporting(display: Display) -> Iterator[None]:
 
 def run(display: Display, records: Callable[[], Iterable[Any]]) -> None:
     """Runs a task, shows its records, and leaves with the exit code they amount to."""
+    keep_buffers()
     with reporting(display):
         if code := display.show(records()):
             raise typer.Exit(code)
@@ -109,7 +111,8 @@ Memory = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=SPEED)]
 PrecisionOption = Annotated[
-    Precision, typer.Option(help="Number format; auto is fp32 on a CPU.", rich_help_panel=SPEED)
+    Precision,
+    typer.Option(help="Number format; auto is bf16 where the processor has it, else fp32.", rich_help_panel=SPEED),
 ]
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON object a line on standard output.", rich_help_panel=OUTPUT)

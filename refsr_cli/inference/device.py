@@ -21,12 +21,15 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 on a GPU that has it and float32 elsewhere, so that a CPU gives the exact result."""
+    """`auto` is bfloat16 on a GPU or a CPU that computes with it, and float32 elsewhere."""
     known = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if name in known:
         return known[name]
     if name != "auto":
         raise BadSetting(f"precision is auto, {', '.join(known)}, not '{name}'")
+    if device.type == "cpu":
+        native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # torch has no public name for it
+        return torch.bfloat16 if native is not None and native() else torch.float32
     if device.type != "cuda":
         return torch.float32
     with torch.cuda.device(device):

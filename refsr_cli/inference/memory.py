@@ -14,7 +14,8 @@ _KEPT = 1.25
 
 
 def bytes_per_pixel(model: SRModel) -> float:
-    """Peak bytes of activations for each input pixel: the largest layer's input and output together, in float32.
+    """Peak bytes of activations for each input pixel: the largest layer's input and output together, in float32, of a
+    net with a linear tail as it is when that is folded.
 
     Measured on a small input, so it holds for any net of convolutional layers.
     """
@@ -28,7 +29,10 @@ def bytes_per_pixel(model: SRModel) -> float:
     try:
         with torch.inference_mode():
             lr = torch.zeros(1, 3, _PROBE, _PROBE, device=next((p.device for p in model.parameters()), None))
-            model(*([lr, model.look(lr, [])] if model.needs_ref else [lr]))
+            if model.foldable:  # in its body, where the skip and a block's input, middle and output are held
+                sizes.append(4.0 * model.body_output(lr).shape[1])
+            else:
+                model(*([lr, model.look(lr, [])] if model.needs_ref else [lr]))
     finally:
         for hook in hooks:
             hook.remove()

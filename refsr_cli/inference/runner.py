@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from refsr_cli.inference.fast import fast
 from refsr_cli.models import SRModel
 from refsr_cli.reference.offer import Offer
 
@@ -17,8 +18,7 @@ Merge = Callable[[Offer], tuple[Tensor, Tensor]]
 
 def runner_for(model: SRModel, precision: torch.dtype = torch.float32) -> Runner:
     """Runs `model`, in evaluation mode, on any size: pads to `multiple_of`, crops back, clamps."""
-    model.eval()
-    step = model.multiple_of
+    forward, step = fast(model.eval()), model.multiple_of
 
     @torch.inference_mode()
     def run(lr: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def runner_for(model: SRModel, precision: torch.dtype = torch.float32) -> Runner
         padded = F.pad(lr, padding, mode="replicate") if any(padding) else lr
         padded = padded.contiguous(memory_format=torch.channels_last)
         with torch.autocast(lr.device.type, precision, enabled=precision != torch.float32):
-            sr: Tensor = model(padded)
+            sr = forward(padded)
         return sr[..., : height * model.scale, : width * model.scale].float().clamp(0, 1)
 
     return run

@@ -5,30 +5,35 @@ An EDSR tail (convolution, pixel shuffle, ..., convolution) has no activation, s
 zero padding comes between its layers. It is differentiable, so a net can be trained through it.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 KERNEL = 5
 """Side of the folded kernel: the tail's radius is below 2 low-resolution pixels for any number of stages."""
+_IMPULSE = 2.0**12
+"""Large, so that the answer to nothing does not drown that to it in rounding."""
+BORDER = 1
+"""Low-resolution pixels at the border where the fold is not exact."""
 
 
-def fold_tail(tail: nn.Module, features: int, scale: int) -> tuple[Tensor, Tensor]:
+def fold_tail(tail: Callable[[Tensor], Tensor], features: int, scale: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """The one convolution that `tail` amounts to: weight (3*scale², features, 5, 5) and bias (3*scale²).
 
-    `tail` maps (N, features, H, W) to (N, 3, scale*H, scale*W) and is affine; the kernel is read off its answers
-    to one impulse a channel.
+    `tail` maps (N, features, H, W) to (N, 3, scale*H, scale*W) and is affine, with weights of the type and on the
+    device of `like`; the kernel is read off its answers to one impulse a channel.
     """
-    parameter = next(tail.parameters())
     middle = KERNEL // 2
-    impulses = parameter.new_zeros(features + 1, features, KERNEL, KERNEL)
-    channel = torch.arange(features, device=parameter.device)
-    impulses[channel, channel, middle, middle] = 1
-    with torch.autocast(parameter.device.type, enabled=False):  # differences of rounded numbers would be noise
-        responses = tail(impulses).to(parameter.dtype).unflatten(3, (KERNEL, scale)).unflatten(2, (KERNEL, scale))
+    impulses = like.new_zeros(features + 1, features, KERNEL, KERNEL)
+    channel = torch.arange(features, device=like.device)
+    impulses[channel, channel, middle, middle] = _IMPULSE
+    with torch.autocast(like.device.type, enabled=False):  # differences of rounded numbers would be noise
+        responses = tail(impulses).unflatten(3, (KERNEL, scale)).unflatten(2, (KERNEL, scale))
     # responses: (features + 1, 3, KERNEL, scale, KERNEL, scale); the last image holds the answer to nothing
     bias = responses[-1, :, middle, :, middle, :].reshape(-1)
-    kernels = responses[:-1] - responses[-1:]
+    kernels = (responses[:-1] - responses[-1:]) / _IMPULSE
     weight = kernels.permute(1, 3, 5, 0, 2, 4).flip(4, 5).reshape(-1, features, KERNEL, KERNEL)
     return weight, bias
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor, nn
 
 from refsr_cli.errors import BadSetting
+from refsr_cli.layers.folding import apply_folded, fold_tail
 from refsr_cli.reference.offer import Offer
 from refsr_cli.reference.trust import gate
 
@@ -60,7 +61,7 @@ class SRModel(nn.Module):
     scale_specific: ClassVar[tuple[str, ...]] = ("tail.",)
     """Beginnings of the names of the weights that another scale cannot start from."""
     foldable: ClassVar[bool] = False
-    """Whether the upsampling tail is linear, so that `forward_folded` exists."""
+    """Whether `forward` is `body_output` and then `expand`, which is affine, so that `expand` can be folded."""
 
     def __init__(self, scale: int) -> None:
         super().__init__()
@@ -80,9 +81,23 @@ class SRModel(nn.Module):
         with the same parts of the picture. Of features about `memory` bytes are held, all of them when None."""
         raise NotImplementedError
 
-    def forward_folded(self, lr: Tensor) -> Tensor:
-        """`forward` with the linear tail folded into one convolution: equal but for the outermost `scale` pixels."""
+    def body_output(self, lr: Tensor) -> Tensor:
+        """Of a `foldable` net all but what enlarges.   (N, 3, H, W) -> (N, F, H, W)"""
         raise NotImplementedError
+
+    def expand(self, x: Tensor) -> Tensor:
+        """Of a `foldable` net what enlarges, which is affine.   (N, F, H, W) -> (N, 3, scale*H, scale*W)"""
+        raise NotImplementedError
+
+    def folded(self, features: int) -> tuple[Tensor, Tensor]:
+        """The weight and bias of `expand` as one convolution of so many `features`; `apply_folded` takes them."""
+        return fold_tail(self.expand, features, self.scale, next(self.parameters()))
+
+    def forward_folded(self, lr: Tensor) -> Tensor:
+        """`forward` with `expand` folded into one convolution: equal but for the outermost `BORDER` low-resolution
+        pixels."""
+        x = self.body_output(lr)
+        return apply_folded(*self.folded(x.shape[1]), x, self.scale)
 
     def merge(self, offer: Offer) -> tuple[Tensor, Tensor]:
         """The detail to be added to `offer.base` (N, 3, scale*h, scale*w), and how far it is trusted, in [0, 1]

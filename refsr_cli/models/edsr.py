@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from refsr_cli.layers.blocks import ResBlock, Upsampler, conv, exactly, upsampler_radius
-from refsr_cli.layers.folding import apply_folded, fold_tail
 from refsr_cli.models.base import SRModel
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
@@ -52,20 +51,13 @@ class EDSR(SRModel):
         return math.ceil(2 + 2 * self.config.blocks + upsampler_radius(self.scale))
 
     def body_output(self, lr: Tensor) -> Tensor:
-        """All but the upsampling tail.   (N, 3, H, W) -> (N, F, H, W)"""
         shallow: Tensor = self.head((lr - self.mean) * self.config.value_range)
         residual: Tensor = self.body(shallow)
         return shallow + residual
 
-    def _unshift(self, x: Tensor) -> Tensor:
-        """From the range the net works on back to [0, 1]."""
-        shifted: Tensor = x / self.config.value_range + self.mean
-        return shifted
+    def expand(self, x: Tensor) -> Tensor:
+        upsample, reconstruct = self.tail
+        return exactly(reconstruct, upsample(x)) / self.config.value_range + self.mean
 
     def forward(self, lr: Tensor) -> Tensor:
-        upsample, reconstruct = self.tail
-        return self._unshift(exactly(reconstruct, upsample(self.body_output(lr))))
-
-    def forward_folded(self, lr: Tensor) -> Tensor:
-        weight, bias = fold_tail(self.tail, self.config.features, self.scale)
-        return self._unshift(apply_folded(weight, bias, self.body_output(lr), self.scale))
+        return self.expand(self.body_output(lr))

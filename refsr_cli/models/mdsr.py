@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from refsr_cli.layers.blocks import ResBlock, Upsampler, conv, exactly, upsampler_radius
-from refsr_cli.layers.folding import apply_folded, fold_tail
 from refsr_cli.models.base import SRModel
 from refsr_cli.models.edsr import EDSRConfig
 
@@ -49,24 +48,15 @@ class MDSR(SRModel):
         pre = 4 * (_PRE_KERNEL // 2)
         return math.ceil(2 + pre + 2 * self.config.blocks + upsampler_radius(self.scale))
 
-    @property
-    def _upsampler(self) -> nn.Module:
-        return self.upsample[self.scales.index(self.scale)]
-
-    def _body_output(self, lr: Tensor) -> Tensor:
-        shallow: Tensor = self.pre_process[self.scales.index(self.scale)](
-            self.head((lr - self.mean) * self.config.value_range)
-        )
+    def body_output(self, lr: Tensor) -> Tensor:
+        pre_process = self.pre_process[self.scales.index(self.scale)]
+        shallow: Tensor = pre_process(self.head((lr - self.mean) * self.config.value_range))
         residual: Tensor = self.body(shallow)
         return shallow + residual
 
-    def _unshift(self, x: Tensor) -> Tensor:
-        shifted: Tensor = x / self.config.value_range + self.mean
-        return shifted
+    def expand(self, x: Tensor) -> Tensor:
+        upsample = self.upsample[self.scales.index(self.scale)]
+        return exactly(self.tail, upsample(x)) / self.config.value_range + self.mean
 
     def forward(self, lr: Tensor) -> Tensor:
-        return self._unshift(exactly(self.tail, self._upsampler(self._body_output(lr))))
-
-    def forward_folded(self, lr: Tensor) -> Tensor:
-        weight, bias = fold_tail(nn.Sequential(self._upsampler, self.tail), self.config.features, self.scale)
-        return self._unshift(apply_folded(weight, bias, self._body_output(lr), self.scale))
+        return self.expand(self.body_output(lr))

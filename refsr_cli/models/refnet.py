@@ -83,6 +83,7 @@ class RefNet(SRModel):
 
     scales = (CELL,)
     merges_refs = True
+    foldable = True
 
     def __init__(self, config: RefNetConfig, scale: int) -> None:
         super().__init__(scale)
@@ -99,6 +100,12 @@ class RefNet(SRModel):
     def merge_radius(self) -> int:  # type: ignore[override]
         """Two convolutions a block, head and tail, and the mean of the picture around."""
         return 2 * self.config.blocks + 2 + 4
+
+    def body_output(self, lr: Tensor) -> Tensor:
+        return self.trunk.body_output(lr)
+
+    def expand(self, x: Tensor) -> Tensor:
+        return self.trunk.expand(x)
 
     def forward(self, lr: Tensor) -> Tensor:
         return self.trunk(lr)  # type: ignore[no-any-return]

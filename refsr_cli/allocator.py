@@ -1,0 +1,19 @@
+"""How the C library gives memory back."""
+
+import ctypes
+import os
+import platform
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Numbers of glibc's `mallopt`, from malloc.h."""
+
+
+def keep_buffers() -> None:
+    """Lets glibc keep large buffers that are freed instead of giving them back and fetching them again, page by page,
+    for every layer of a net. What the user has set in the environment stays; elsewhere than in glibc nothing is done.
+    To be called once, by a program, before it needs much memory."""
+    if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    library = ctypes.CDLL(None)
+    library.mallopt(_MMAP_THRESHOLD, 2**30)
+    library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)

@@ -1,0 +1,68 @@
+"""Faster ways to the same result."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from refsr_cli.images import read_image, to_tensor
+from refsr_cli.inference.fast import fast
+from refsr_cli.inference.runner import runner_for
+from refsr_cli.models import MODELS, build
+from refsr_cli.packaged import packaged
+from refsr_cli.weights.store import load_model
+
+FOLDABLE = [(name, scale) for name, spec in MODELS.items() if spec.net.foldable for scale in spec.net.scales]
+PHOTO = to_tensor(read_image(packaged("examples/images") / "kodak" / "kodim08.png").pixels[100:260, 150:330])
+
+
+def small(name: str, scale: int) -> torch.nn.Module:
+    features = {"trunk_features": 8, "trunk_blocks": 2} if name == "refnet" else {"features": 8, "blocks": 2}
+    return build(name, scale, features).eval()
+
+
+@pytest.mark.parametrize(("name", "scale"), FOLDABLE)
+@given(height=st.integers(1, 40), width=st.integers(1, 40))
+@settings(max_examples=12, deadline=None)
+def test_every_size_with_its_border_is_that_of_the_plain_net(name, scale, height, width):
+    """In double precision, so that nothing but rounding of 1e-16 can differ."""
+    model = small(name, scale).double()
+    lr = PHOTO[..., :height, :width].double()
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(model)(lr), model(lr), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("weights", ["edsr-baseline-x4", "edsr-baseline-x2", "refnet-x4"])
+def test_trained_nets_give_the_same_picture(weights):
+    """To the rounding of 8 bit: a pixel may fall to the other side of a half, no more."""
+    model = load_model(None, None, weights).model.eval()
+    with torch.inference_mode():
+        plain, quick = model(PHOTO).clamp(0, 1), runner_for(model)(PHOTO)
+    assert float((plain - quick).abs().max()) < 1e-3 / 255
+    pixels = [x.mul(255).round().to(torch.uint8).numpy().astype(int) for x in (plain, quick)]
+    difference = np.abs(pixels[0] - pixels[1])
+    assert difference.max() <= 1 and difference.mean() < 1e-4
+
+
+def test_a_net_for_several_scales_keeps_a_tail_for_each():
+    model = small("mdsr-baseline", 4)
+    quick = fast(model)
+    with torch.inference_mode():
+        for scale in (2, 4, 3, 2):
+            model.scale = scale
+            torch.testing.assert_close(quick(PHOTO), model(PHOTO), rtol=0, atol=1e-4)
+
+
+def test_nets_without_a_linear_tail_run_as_they_are():
+    model = build("srresnet", 4, {"features": 8, "blocks": 1})
+    assert fast(model) is model
+
+
+def test_half_the_bits_cost_next_to_nothing():
+    """bfloat16 in the body: at least 50 dB from float32, on trained weights."""
+    model = load_model(None, None, "edsr-baseline-x4").model.eval()
+    exact, rough = (runner_for(model, precision)(PHOTO) for precision in (torch.float32, torch.bfloat16))
+    assert rough.dtype == torch.float32
+    error = float((exact - rough).square().mean())
+    assert error > 0 and -10 * np.log10(error) >= 50
