@@ -174,6 +174,41 @@ class EvaluateConfig(NetConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BenchConfig:
+    """`refsr bench`."""
+
+    models: tuple[str, ...] = ("edsr-baseline",)
+    weights: str | None = None
+    """Of the one model that is compared; its packaged ones when None, or none: an untrained net is as fast."""
+    scale: int = 4
+    sizes: tuple[tuple[int, int], ...] = ((256, 256),)
+    """Width and height of the pictures to enlarge."""
+    against: tuple[str, ...] = ()
+    """Names in CONTENDERS; all that can run here when empty."""
+    truth: Path | None = None
+    """A picture to be made small and enlarged again, so that results are scored too."""
+    rounds: int = 5
+    """Runs of each, by turns, after one to warm up."""
+    growth: bool = False
+    """Whether time is told as pictures grow, and for nets that take them, references."""
+    device: str = "auto"
+    output: Path | None = None
+    """Report: .html with plots, .csv or .json."""
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        _require(self.rounds >= 1, f"--rounds must be at least 1, not {self.rounds}")
+        _require(self.scale in (2, 3, 4, 8), f"--scale is 2, 3, 4 or 8, not {self.scale}")
+        _require(all(min(size) >= 8 for size in self.sizes), "--size must be at least 8x8")
+        _require(not self.weights or len(self.models) == 1, "--weights are those of one --model")
+        suffixes = (".html", ".csv", ".json")
+        _require(
+            self.output is None or self.output.suffix.lower() in suffixes,
+            f"--output must end in {', '.join(suffixes)}, not {self.output}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class InspectConfig:
     """`refsr weights inspect`."""
 

@@ -1,5 +1,7 @@
 """Runners: tiles, self-ensemble, passes, memory."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -289,7 +291,9 @@ def test_bf16_does_not_band_a_picture_of_16_bit():
 
 def test_devices_and_precisions():
     assert pick_device("cpu") == CPU
-    assert pick_precision("auto", CPU) == torch.float32
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    native = "avx512_bf16" in flags
+    assert pick_precision("auto", CPU) == (torch.bfloat16 if native else torch.float32)
     assert pick_precision("bf16", CPU) == torch.bfloat16
     with pytest.raises(BadSetting, match="--device cpu"):
         pick_device("nonsense")

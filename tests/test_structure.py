@@ -16,7 +16,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"tasks"},
-    {"training", "engine", "comparison", "plots", "video"},
+    {"training", "engine", "comparison", "plots", "video", "bench"},
     {"inference", "weights", "data", "metrics", "losses"},
     {"models", "images"},
     {"reference"},
@@ -29,7 +29,7 @@ LEAVES = {
     "console": {"cli"},
     "config": {"cli", "tasks", "training", "engine", "video"},
     "recipes": {"cli", "tasks"},
-    "allocator": {"cli"},
+    "allocator": {"cli", "bench"},
     "packaged": {"cli", "tasks", "weights", "data"},
 }
 """Parts beside the floors, and who may import them; they themselves import nothing but errors."""

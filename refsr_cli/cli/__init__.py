@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from refsr_cli import __version__
-from refsr_cli.cli import evaluate, models, train, upscale, weights
+from refsr_cli.cli import bench, evaluate, models, train, upscale, weights
 
 app = typer.Typer(
     name="refsr",
@@ -19,6 +19,7 @@ app = typer.Typer(
 app.command()(upscale.upscale)
 app.command("eval")(evaluate.evaluate)
 app.command()(train.train)
+app.command()(bench.bench)
 app.command()(train.prepare)
 app.add_typer(models.app)
 app.add_typer(weights.app)

@@ -41,6 +41,14 @@ def run(display: Display, records: Callable[[], Iterable[Any]]) -> None:
             raise typer.Exit(code)
 
 
+def parse_size(text: str) -> tuple[int, int]:
+    """`1920x1080` as width and height. Raises typer.BadParameter."""
+    match = re.fullmatch(r"(\d+)[x×*](\d+)", text.strip().lower())
+    if not match:
+        raise typer.BadParameter(f"{text!r} is not a size such as 1920x1080")
+    return int(match[1]), int(match[2])
+
+
 def _parse_tile(text: str) -> int | None:
     names = {"auto": None, "off": 0}
     if text.lower() in names:

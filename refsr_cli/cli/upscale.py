@@ -1,6 +1,5 @@
 """`refsr upscale`."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,19 +19,13 @@ from refsr_cli.cli.options import (
     Tile,
     Weights,
     given,
+    parse_size,
     reporting,
     run,
 )
 from refsr_cli.config import VIDEOS, UpscaleConfig
 from refsr_cli.console import Display
 from refsr_cli.errors import BadSetting
-
-
-def _parse_size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)[x×*](\d+)", text.strip().lower())
-    if not match:
-        raise typer.BadParameter(f"{text!r} is not a size such as 1920x1080")
-    return int(match[1]), int(match[2])
 
 
 def upscale(
@@ -50,7 +43,7 @@ def upscale(
         int | None, typer.Option("--scale", "-s", help="2, 3, 4 or 8.", show_default="4")
     ] = UpscaleConfig.scale,
     size: Annotated[
-        Any, typer.Option(parser=_parse_size, metavar="WxH", help="Width and height to reach exactly.")
+        Any, typer.Option(parser=parse_size, metavar="WxH", help="Width and height to reach exactly.")
     ] = UpscaleConfig.size,
     long_side: Annotated[int | None, typer.Option(help="Longer side to reach, in pixels.")] = UpscaleConfig.long_side,
     refs: Annotated[

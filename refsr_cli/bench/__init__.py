@@ -1,0 +1,1 @@
+"""Comparing speeds: who takes part, how they are measured, and the report."""

@@ -1,0 +1,186 @@
+"""Ways to enlarge a picture that are compared by speed: refsr's own, the same net as it is usually run, and what else
+is installed. Each takes pixels (H, W, 3) uint8 and gives (scale*H, scale*W, 3) uint8."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from refsr_cli.images import Picture, Pixels
+from refsr_cli.inference.device import pick_device, pick_precision
+from refsr_cli.inference.fast import fast
+from refsr_cli.inference.runner import ensembled
+from refsr_cli.inference.upscaler import Upscaler
+from refsr_cli.models import SRModel, build
+from refsr_cli.weights.store import available, load_model
+
+Enlarge = Callable[[Pixels], Pixels]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all of them are to do."""
+
+    model: str
+    scale: int
+    device: str
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to do it."""
+
+    what: str
+    """In a few words."""
+    open: Callable[[Task], Enlarge]
+    needs: tuple[str, ...] = ()
+    """Packages without which it is left out."""
+    own: bool = False
+    """Whether it is run with the settings of the `refsr` command."""
+    passes: int = 1
+    """Of the net over the picture."""
+
+    @property
+    def installed(self) -> bool:
+        return all(find_spec(name) for name in self.needs)
+
+
+def net_of(task: Task) -> SRModel:
+    """The net with its weights, or untrained where there are none for that scale: as fast. Raises what `load_model`
+    raises for weights that are named."""
+    if task.weights:
+        return load_model(task.model, task.scale, task.weights).model.eval()
+    here = available(task.model)
+    if (task.model, task.scale) in here:
+        return load_model(task.model, task.scale).model.eval()
+    return build(task.model, task.scale).eval()
+
+
+def _forward(model: SRModel) -> Callable[[Tensor], Tensor]:
+    """The net as it is; one that needs references has none but the picture."""
+    if model.needs_ref:
+        return lambda lr: model(lr, model.look(lr, []))
+    return model
+
+
+def _plain(task: Task) -> Enlarge:
+    device = pick_device(task.device)
+    run = _forward(net_of(task).to(device))
+    return lambda pixels: _through(lambda lr: run(lr).clamp(0, 1), pixels, device)
+
+
+def _plain_ensemble(task: Task) -> Enlarge:
+    device = pick_device(task.device)
+    run = ensembled(_forward(net_of(task).to(device)))
+    return lambda pixels: _through(lambda lr: run(lr).clamp(0, 1), pixels, device)
+
+
+@torch.no_grad()
+def _through(run: Callable[[Tensor], Tensor], pixels: Pixels, device: torch.device) -> Pixels:
+    """As scripts do it: the whole picture at once, channels first, float32."""
+    lr = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).to(device)[None].float() / 255
+    sr = run(lr)[0].mul(255).round().byte().cpu()
+    return np.ascontiguousarray(sr.permute(1, 2, 0).numpy())
+
+
+def _refsr(precision: str, *, self_ensemble: bool = False) -> Callable[[Task], Enlarge]:
+    def opened(task: Task) -> Enlarge:
+        upscaler = Upscaler(net_of(task), device=task.device, precision=precision, self_ensemble=self_ensemble)
+        return lambda pixels: upscaler(Picture(pixels, None, "png", None, None, None), task.scale).pixels
+
+    return opened
+
+
+def _bicubic(task: Task) -> Enlarge:
+    import cv2
+
+    size = task.scale
+    return lambda pixels: np.asarray(cv2.resize(pixels, None, fx=size, fy=size, interpolation=cv2.INTER_CUBIC))
+
+
+class _Whole(nn.Module):
+    """A net as others convert it: clamped, and nothing else."""
+
+    def __init__(self, model: SRModel) -> None:
+        super().__init__()
+        self.model, self.run = model, _forward(model)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        return self.run(lr).clamp(0, 1)
+
+
+def _openvino(task: Task) -> Enlarge:
+    import openvino  # type: ignore[import-not-found,unused-ignore]
+
+    converted = openvino.convert_model(_Whole(net_of(task)), example_input=torch.rand(1, 3, 32, 32))
+    compiled = openvino.compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda pixels: _with_arrays(lambda lr: compiled(lr)[0], pixels)
+
+
+def _onnxruntime(task: Task) -> Enlarge:
+    import io
+
+    import onnxruntime  # type: ignore[import-not-found,unused-ignore]
+
+    file = io.BytesIO()
+    free = {name: {2: "height", 3: "width"} for name in ("lr", "sr")}
+    torch.onnx.export(
+        _Whole(net_of(task)),
+        (torch.rand(1, 3, 32, 32),),
+        file,  # type: ignore[arg-type]  # any file will do where it is not the newer exporter
+        input_names=["lr"],
+        output_names=["sr"],
+        dynamic_axes=free,
+        dynamo=False,
+    )
+    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    return lambda pixels: _with_arrays(lambda lr: session.run(["sr"], {"lr": lr})[0], pixels)
+
+
+def _with_arrays(run: Callable[[np.ndarray], np.ndarray], pixels: Pixels) -> Pixels:
+    lr = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32) / 255
+    return np.ascontiguousarray(np.rint(run(lr)[0] * 255).astype(np.uint8).transpose(1, 2, 0))
+
+
+CONTENDERS: Mapping[str, Contender] = {
+    "plain": Contender("the net as scripts run it: eager, channels first, fp32", _plain),
+    "refsr": Contender("fp32, exact", _refsr("fp32"), own=True),
+    "refsr-bf16": Contender("bfloat16 but for what enlarges", _refsr("bf16"), own=True),
+    "plain+": Contender("plain, mean of eight orientations", _plain_ensemble, passes=8),
+    "refsr+": Contender("fp32, mean of eight orientations", _refsr("fp32", self_ensemble=True), own=True, passes=8),
+    "onnxruntime": Contender("fp32", _onnxruntime, needs=("onnxruntime", "onnx")),
+    "openvino": Contender("fp32", _openvino, needs=("openvino",)),
+    "opencv": Contender("bicubic interpolation", _bicubic, needs=("cv2",)),
+}
+"""In the order in which they are shown; `plain` is what the others are compared with."""
+
+
+def fitting(device: str) -> list[str]:
+    """The contenders that can run here: installed, and for that device."""
+    chosen = pick_device(device)
+    fast_half = pick_precision("auto", chosen) == torch.bfloat16
+    on_cpu_only = ("onnxruntime", "openvino", "opencv")
+    return [
+        name
+        for name, its in CONTENDERS.items()
+        if its.installed and (fast_half or name != "refsr-bf16") and (chosen.type == "cpu" or name not in on_cpu_only)
+    ]
+
+
+def operations(task: Task, *, own: bool) -> float:
+    """Floating-point operations of convolutions for one pixel of the input, counted as the net is run: with what
+    enlarges folded where it is `own`."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model, side = net_of(task), 96
+    run = fast(model) if own and model.foldable else _forward(model)
+    with torch.inference_mode():
+        run(torch.rand(1, 3, side, side))  # folds
+        counter = FlopCounterMode(display=False)
+        with counter:
+            run(torch.rand(1, 3, side, side))
+    return float(counter.get_total_flops()) / side**2

@@ -1,0 +1,79 @@
+"""How the cost of enlarging grows with the picture and with the number of references."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import fmean
+
+import torch
+
+from refsr_cli.bench.contenders import Task, net_of
+from refsr_cli.data.altered import rotated
+from refsr_cli.images import Picture, read_rgb8
+from refsr_cli.inference.upscaler import Upscaler, finished
+from refsr_cli.packaged import packaged
+from refsr_cli.reference.bank import RefBank, open_reference
+
+_SIDES = (128, 256, 512, 1024)
+_COUNTS = (1, 2, 4, 8)
+_VIEW = 192
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Time against one quantity, and the power of it that fits best: 1 is in proportion."""
+
+    model: str
+    against: str
+    amounts: list[float]
+    seconds: list[float]
+    exponent: float
+    kind: str = "growth"
+
+
+def growth_with_pixels(task: Task, sides: Sequence[int] = _SIDES) -> Growth:
+    """Of one picture after the other, larger and larger, without references."""
+    upscaler = Upscaler(net_of(task), device=task.device, self_ensemble=False)
+    photo = read_rgb8(packaged("examples/images") / "kodak" / "kodim08.png")
+    amounts, seconds = [], []
+    for side in sides:
+        repeats = [-(-side // length) for length in photo.shape[1:]]
+        pixels = photo.repeat(1, *repeats)[:, :side, :side].permute(1, 2, 0).contiguous().numpy()
+        picture = Picture(pixels, None, "png", None, None, None)
+        seconds.append(min(_timed(upscaler, picture, task.scale, None) for _ in range(2)))
+        amounts.append(side * side / 1e6)
+    return Growth(task.model, "megapixels", amounts, seconds, power(amounts, seconds))
+
+
+def growth_with_references(task: Task, counts: Sequence[int] = _COUNTS) -> Growth:
+    """Of one picture with more and more references, each another view of it; what it takes without is not counted."""
+    upscaler = Upscaler(net_of(task), device=task.device, self_ensemble=False)
+    photo = read_rgb8(packaged("examples/images") / "kodak" / "kodim08.png")
+    pixels = photo[:, :_VIEW, :_VIEW].permute(1, 2, 0).contiguous().numpy()
+    picture = Picture(pixels, None, "png", None, None, None)
+    views = [rotated(photo, 5.0 * number) for number in range(max(counts))]
+    references = [
+        open_reference(str(number), partial(torch.Tensor.contiguous, view)) for number, view in enumerate(views)
+    ]
+    alone = _timed(upscaler, picture, task.scale, None)
+    seconds = [
+        max(1e-9, _timed(upscaler, picture, task.scale, RefBank(references[:count])) - alone) for count in counts
+    ]
+    amounts = [float(count) for count in counts]
+    return Growth(task.model, "references", amounts, seconds, power(amounts, seconds))
+
+
+def power(amounts: Sequence[float], seconds: Sequence[float]) -> float:
+    """The slope of the line through the logarithms that fits them best (least squares)."""
+    x, y = ([math.log(value) for value in values] for values in (amounts, seconds))
+    middle = fmean(x)
+    return sum((a - middle) * b for a, b in zip(x, y, strict=True)) / sum((a - middle) ** 2 for a in x)
+
+
+@torch.inference_mode()
+def _timed(upscaler: Upscaler, picture: Picture, scale: int, refs: RefBank | None) -> float:
+    begin = time.perf_counter()
+    finished(upscaler.enlarge(picture, picture.height * scale, picture.width * scale, refs))
+    return time.perf_counter() - begin

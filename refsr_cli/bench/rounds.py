@@ -1,0 +1,186 @@
+"""Measures by turns: every contender in a process of its own, so that what one does to memory and allocator does not
+touch the others, and each in turn, so that what else the machine does hits all alike."""
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from refsr_cli.allocator import keep_buffers
+from refsr_cli.bench.contenders import CONTENDERS, Task
+from refsr_cli.errors import RefsrError
+from refsr_cli.images import Pixels
+from refsr_cli.inference.device import pick_device
+
+_PEAK_CHANNELS, _PEAK_SIDE = 256, 96
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of one contender."""
+
+    seconds: float
+    peak_bytes: int | None
+    """By how much the memory of its process, or of the device, grew beyond what it held before; None where that cannot
+    be told."""
+
+
+class Bench:
+    """A process that runs one contender when it is asked to."""
+
+    def __init__(self, name: str, task: Task) -> None:
+        self.name = name
+        context = multiprocessing.get_context("spawn")
+        self._ours, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, name, task), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._answer("be made ready")
+
+    def run(self, pixels: Pixels) -> Run:
+        """Raises RefsrError where it cannot."""
+        self._ours.send(pixels)
+        run = self._answer("run")
+        assert isinstance(run, Run)
+        return run
+
+    def result(self) -> Pixels:
+        """What the last run gave."""
+        self._ours.send("result")
+        return np.asarray(self._answer("run"))
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._ours.close()
+        self._process.join(5)
+        if self._process.is_alive():
+            self._process.kill()
+
+    def _answer(self, what: str) -> object:
+        try:
+            answer = self._ours.recv()
+        except EOFError:
+            raise RefsrError(f"{self.name} cannot {what}: its process ended; it may have run out of memory") from None
+        if isinstance(answer, str):
+            raise RefsrError(f"{self.name} cannot {what}: {answer}")
+        return answer
+
+
+@contextmanager
+def benches(names: Sequence[str], task: Task) -> Iterator[tuple[list[Bench], dict[str, str]]]:
+    """A bench for each contender, and why those that are missing cannot take part."""
+    opened, failed = [], {}
+    with ExitStack() as stack:
+        for name in names:
+            try:
+                bench = Bench(name, task)
+            except RefsrError as error:
+                failed[name] = str(error)
+                continue
+            stack.callback(bench.close)
+            opened.append(bench)
+        yield opened, failed
+
+
+def by_turns(
+    opened: Sequence[Bench], pixels: Pixels, rounds: int, on_run: Callable[[str, int], None] = lambda name, done: None
+) -> dict[str, list[Run]]:
+    """`rounds` runs of each after one to warm up, whose memory is told; those that fail are left out."""
+    runs: dict[str, list[Run]] = {bench.name: [] for bench in opened}
+    for number in range(rounds + 1):
+        for bench in opened:
+            if bench.name not in runs:
+                continue
+            try:
+                runs[bench.name].append(bench.run(pixels))
+            except RefsrError:
+                del runs[bench.name]
+            on_run(bench.name, number)
+    return runs
+
+
+def convolution_peak(device: str, precision: torch.dtype, rounds: int = 5) -> float:
+    """Operations a second that the device reaches in the convolution it is best at: 3x3, 256 channels."""
+    chosen = pick_device(device)
+    channels, side = _PEAK_CHANNELS, _PEAK_SIDE if chosen.type == "cpu" else 4 * _PEAK_SIDE
+    layer = torch.nn.Conv2d(channels, channels, 3, padding=1).to(chosen, precision)
+    layer = layer.to(memory_format=torch.channels_last)
+    x = torch.rand(1, channels, side, side).to(chosen, precision, memory_format=torch.channels_last)
+    best = float("inf")
+    with torch.inference_mode():
+        for _ in range(rounds + 1):
+            begin = time.perf_counter()
+            layer(x)
+            _wait(chosen)
+            best = min(best, time.perf_counter() - begin)
+    return 2 * 9 * channels**2 * side**2 / best
+
+
+def _serve(connection: Connection, name: str, task: Task) -> None:
+    """Of the process: makes the contender ready, then runs it on what comes."""
+    contender, device = CONTENDERS[name], pick_device(task.device)
+    try:
+        if contender.own:
+            keep_buffers()
+        enlarge = contender.open(task)
+        connection.send(None)
+    except Exception as error:
+        connection.send(f"{type(error).__name__}: {error}".splitlines()[0])
+        return
+    result: Pixels | None = None
+    while True:
+        try:
+            asked = connection.recv()
+        except (EOFError, KeyboardInterrupt):
+            return
+        if isinstance(asked, str):
+            connection.send(result)
+            continue
+        try:
+            before = _forget_peak(device)
+            begin = time.perf_counter()
+            result = enlarge(asked)
+            _wait(device)
+            seconds = time.perf_counter() - begin
+            peak = _peak(device)
+            connection.send(Run(seconds, None if before is None or peak is None else max(0, peak - before)))
+        except Exception as error:
+            connection.send(f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+_STATUS = Path("/proc/self/status")
+
+
+def _forget_peak(device: torch.device) -> int | None:
+    """Bytes held now; what is highest is counted anew from here."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    return _held("VmRSS")
+
+
+def _peak(device: torch.device) -> int | None:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _held("VmHWM")
+
+
+def _held(field: str) -> int | None:
+    try:
+        lines = _STATUS.read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), None)

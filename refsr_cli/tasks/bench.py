@@ -1,0 +1,238 @@
+"""Speed, memory and quality of the ways to enlarge a picture, side by side on this machine."""
+
+import json
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from refsr_cli import __version__
+from refsr_cli.bench.contenders import CONTENDERS, Task, fitting, operations
+from refsr_cli.bench.growth import Growth, growth_with_pixels, growth_with_references
+from refsr_cli.bench.report import html_report
+from refsr_cli.bench.rounds import Run, benches, by_turns, convolution_peak
+from refsr_cli.config import BenchConfig
+from refsr_cli.data.benchmarks import Sample, open_benchmark
+from refsr_cli.engine import Progress
+from refsr_cli.errors import BadSetting, UnknownName
+from refsr_cli.files import make_folder, write_atomically, write_table
+from refsr_cli.images import Picture, Pixels, read_rgb8, to_tensor
+from refsr_cli.inference.device import pick_device
+from refsr_cli.metrics import PROTOCOLS, score
+from refsr_cli.models import MODELS
+from refsr_cli.packaged import packaged
+
+
+@dataclass(frozen=True)
+class Comparing:
+    """Where it is measured, and what the machine can do at best."""
+
+    processor: str
+    threads: int
+    torch: str
+    refsr: str
+    peak_fp32: float
+    """Operations a second in the convolution that it is best at."""
+    peak_bf16: float
+    rounds: int
+    kind: str = "comparing"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One contender on one picture: medians over the rounds."""
+
+    model: str
+    variant: str
+    what: str
+    scale: int
+    width: int
+    height: int
+    milliseconds: float
+    spread: float
+    """Half of what the middle half of the rounds differs by, as a part of the median."""
+    megapixels_per_second: float
+    """Of the result."""
+    ratio_to_plain: float | None
+    """How many times as fast, round by round; None where plain did not run."""
+    peak_share: float | None
+    """Part of the machine's best speed in convolutions that the net's own are done at."""
+    peak_mib: float | None
+    """By how much memory grew while it ran."""
+    psnr: float | None
+    """Of luma against the truth, where one was given."""
+    kind: str = "timing"
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """A contender that could not take part."""
+
+    model: str
+    variant: str
+    message: str
+    kind: str = "not_run"
+
+
+@dataclass(frozen=True)
+class Reported:
+    """The report that was written."""
+
+    path: Path
+    kind: str = "reported"
+
+
+def bench(config: BenchConfig) -> Iterator[Comparing | Progress | Timing | NotRun | Growth | Reported]:
+    """Runs every contender by turns."""
+    names = _contenders(config)
+    for model in config.models:
+        if model not in MODELS:
+            raise UnknownName("model", model, MODELS)
+        if config.scale not in MODELS[model].net.scales:
+            raise BadSetting(f"model '{model}' has no scale {config.scale}")
+    if config.output:
+        if config.output.exists() and not config.overwrite:
+            raise BadSetting(f"{config.output} exists already; give --overwrite, or another --output")
+        make_folder(config.output.parent)
+    pictures = _pictures(config)
+    fp32, bf16 = (convolution_peak(config.device, precision) for precision in (torch.float32, torch.bfloat16))
+    device = pick_device(config.device)
+    yield Comparing(
+        _processor(device), torch.get_num_threads(), torch.__version__, __version__, fp32, bf16, config.rounds
+    )
+    rows: list[Timing] = []
+    grown: list[Growth] = []
+    for model in config.models:
+        task = Task(model, config.scale, config.device, config.weights)
+        counted = {own: operations(task, own=own) for own in (False, True)}
+        with benches(names, task) as (opened, failed):
+            for name, message in failed.items():
+                yield NotRun(model, name, message)
+            for pixels, truth in pictures:
+                label = f"{model} {pixels.shape[1]}x{pixels.shape[0]}"
+                done: list[str] = []
+                runs = by_turns(opened, pixels, config.rounds, lambda name, _: done.append(name))  # noqa: B023
+                yield Progress(label, len(done), len(done))
+                results = {its.name: its.result() for its in opened if truth is not None and its.name in runs}
+                for gone in [its.name for its in opened if its.name not in runs]:
+                    yield NotRun(model, gone, f"{gone} failed on {label}")
+                for name in runs:
+                    work = counted[CONTENDERS[name].own] * CONTENDERS[name].passes * pixels.shape[0] * pixels.shape[1]
+                    peak = bf16 if name.endswith("bf16") else fp32
+                    psnr = None if truth is None else _psnr(results[name], truth, config.scale)
+                    work = 0 if name == "opencv" else work
+                    rows.append(_timing(task, name, pixels, runs[name], runs.get("plain"), work / peak, psnr))
+                    yield rows[-1]
+        if config.growth:
+            grown.append(growth_with_pixels(task))
+            yield grown[-1]
+            if not MODELS[model].net.needs_ref or MODELS[model].net.most_references != 1:
+                grown.append(growth_with_references(task))
+                yield grown[-1]
+    if config.output:
+        _write(config.output, rows, grown, _processor(device))
+        yield Reported(config.output)
+
+
+def _contenders(config: BenchConfig) -> list[str]:
+    """Raises UnknownName and BadSetting."""
+    there = fitting(config.device)
+    for name in config.against:
+        if name not in CONTENDERS:
+            raise UnknownName("contender", name, CONTENDERS)
+        if name not in there:
+            needs = " and ".join(CONTENDERS[name].needs)
+            hint = f"; it needs {needs}" if needs else f" on {config.device}"
+            raise BadSetting(f"'{name}' cannot run here{hint}")
+    if config.against:
+        return list(dict.fromkeys(("plain", *config.against)))
+    return [name for name in there if CONTENDERS[name].passes == 1]
+
+
+def _pictures(config: BenchConfig) -> list[tuple[Pixels, Sample | None]]:
+    """What is enlarged, and the truth where there is one."""
+    if config.truth:
+        benchmark = open_benchmark(str(config.truth.parent))
+        sample = benchmark.sample(config.truth, config.scale)
+        if sample.lr.pixels.shape[2] != 3:
+            raise BadSetting(f"--truth {config.truth} is grey; give a picture with colours")
+        return [(sample.lr.pixels, sample)]
+    photo = read_rgb8(packaged("examples/images") / "kodak" / "kodim08.png").permute(1, 2, 0).numpy()
+    return [(_filled(photo, *size), None) for size in config.sizes]
+
+
+def _filled(photo: Pixels, width: int, height: int) -> Pixels:
+    """A picture of any size, of mirrored copies of a photo."""
+    pad = ((0, max(0, height - photo.shape[0])), (0, max(0, width - photo.shape[1])), (0, 0))
+    return np.ascontiguousarray(np.pad(photo, pad, mode="reflect")[:height, :width])
+
+
+def _psnr(pixels: Pixels, truth: Sample, scale: int) -> float:
+    sr = truth.cut(Picture(pixels, None, "png", None, None, None))
+    return score(to_tensor(sr.pixels), truth.hr, scale, PROTOCOLS["y"]).psnr
+
+
+def _timing(
+    task: Task,
+    name: str,
+    pixels: Pixels,
+    runs: Sequence[Run],
+    plain: Sequence[Run] | None,
+    best: float,
+    psnr: float | None,
+) -> Timing:
+    """`best`: seconds that its convolutions take at the machine's peak."""
+    seconds = [run.seconds for run in runs[1:]]
+    middle = median(seconds)
+    quarters = np.quantile(seconds, (0.25, 0.75))
+    ratios = [a.seconds / b.seconds for a, b in zip(plain[1:], runs[1:], strict=True)] if plain else []
+    height, width = pixels.shape[:2]
+    peaks = [run.peak_bytes for run in runs if run.peak_bytes is not None]
+    return Timing(
+        model=task.model,
+        variant=name,
+        what=CONTENDERS[name].what,
+        scale=task.scale,
+        width=width,
+        height=height,
+        milliseconds=1000 * middle,
+        spread=float(quarters[1] - quarters[0]) / 2 / middle,
+        megapixels_per_second=width * height * task.scale**2 / 1e6 / middle,
+        ratio_to_plain=median(ratios) if ratios else None,
+        peak_share=best / middle if best else None,
+        peak_mib=max(peaks) / 2**20 if peaks else None,
+        psnr=psnr,
+    )
+
+
+def _processor(device: torch.device) -> str:
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = []
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def _columns(row: Any) -> dict[str, Any]:
+    return {name: value for name, value in asdict(row).items() if name != "kind"}
+
+
+def _write(path: Path, rows: Sequence[Timing], grown: Sequence[Growth], processor: str) -> None:
+    table = [_columns(row) for row in rows]
+    if path.suffix.lower() == ".csv":
+        write_table(path, table)
+    elif path.suffix.lower() == ".json":
+        told = {"processor": processor, "timings": table, "growth": [_columns(its) for its in grown]}
+        write_atomically(path, json.dumps(told, indent=1).encode())
+    else:
+        write_atomically(path, html_report(processor, table, [_columns(its) for its in grown]).encode())
