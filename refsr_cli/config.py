@@ -301,6 +301,8 @@ class TrainConfig:
     """How many windows with references are prepared, and `foreign` the part of them whose references show something
     else."""
     foreign: float = 0.35
+    ease: int = 0
+    """Steps over which references go from the picture itself to what they may be, for nets that must learn to find."""
     prepared: Path | None = None
     """Folder for what is prepared, which trainings on the same windows use again; `samples` in the run directory when
     None."""
@@ -364,6 +366,7 @@ class TrainConfig:
         _require(
             self.checkpoint_minutes >= 0, f"--checkpoint-minutes must not be negative, not {self.checkpoint_minutes}"
         )
+        _require(self.ease >= 0, f"--ease must not be negative, not {self.ease}")
         _require(0 <= self.foreign <= 1, f"--foreign is a part between 0 and 1, not {self.foreign}")
         _require(self.workers is None or self.workers >= 0, f"--workers must not be negative, not {self.workers}")
         _require(0 <= self.ema < 1, f"--ema must be at least 0 and below 1, not {self.ema}")

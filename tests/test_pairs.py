@@ -127,3 +127,20 @@ def test_sets_and_views_in_one_folder(tmp_path):
         path.unlink()
     with pytest.raises(BadData, match="holds no pairs"):
         find_pairs(tmp_path)
+
+
+def test_references_begin_as_the_picture_itself():
+    """With `ease` the first views lie over the window, but for light, noise and blur; the later they come, the less."""
+    windows = PairWindows(KODAK, [Pair(KODAK[0], (KODAK[1],))], 64, 0.0, 0, ease=1000)
+
+    def likeness(number: int) -> float:
+        window, references = windows[number]
+        first = (references[0].shape[1] - 64) // 2
+        centre = references[0][:, first : first + 64, first : first + 64].float()
+        return float(torch.corrcoef(torch.stack([window.float().flatten(), centre.flatten()]))[0, 1])
+
+    early, late = ([likeness(number) for number in range(first, first + 24)] for first in (0, 2000))
+    assert sorted(early)[len(early) // 2] > 0.95 > 0.8 > sorted(late)[len(late) // 2]
+    assert all(torch.equal(a, b) for a, b in zip(windows[5][1], windows[5][1], strict=True))
+    far = PairWindows(KODAK, [Pair(KODAK[0], (KODAK[1],))], 64, 0.0, 0)
+    assert all(torch.equal(a, b) for a, b in zip(windows[1500][1], far[1500][1], strict=True))

@@ -47,13 +47,15 @@ def growth_with_pixels(task: Task, sides: Sequence[int] = _SIDES) -> Growth:
     return Growth(task.model, "megapixels", amounts, seconds, power(amounts, seconds))
 
 
-def growth_with_references(task: Task, counts: Sequence[int] = _COUNTS) -> Growth:
-    """Of one picture with more and more references, each another view of it; what it takes without is not counted."""
+def growth_with_references(task: Task, counts: Sequence[int] = _COUNTS, side: int = _VIEW) -> Growth:
+    """Of one picture, `side` pixels wide and high, with more and more references, each another view of it and of what
+    is around; what it takes without is not counted."""
     upscaler = Upscaler(net_of(task), device=task.device, self_ensemble=False)
     photo = read_rgb8(packaged("examples/images") / "kodak" / "kodim08.png")
-    pixels = photo[:, :_VIEW, :_VIEW].permute(1, 2, 0).contiguous().numpy()
+    pixels = photo[:, :side, :side].permute(1, 2, 0).contiguous().numpy()
     picture = Picture(pixels, None, "png", None, None, None)
-    views = [rotated(photo, 5.0 * number) for number in range(max(counts))]
+    seen = photo[:, : 2 * side, : 2 * side]
+    views = [rotated(seen, 5.0 * number) for number in range(max(counts))]
     references = [
         open_reference(str(number), partial(torch.Tensor.contiguous, view)) for number, view in enumerate(views)
     ]

@@ -71,6 +71,10 @@ def train(
     foreign: Annotated[
         float, typer.Option(help="For refnet: part of them whose references show another scene.")
     ] = TrainConfig.foreign,
+    ease: Annotated[
+        int,
+        typer.Option(help="For nets that need references: steps over which these go from the picture itself to any."),
+    ] = TrainConfig.ease,
     prepared: Annotated[
         Path | None,
         typer.Option(

@@ -58,7 +58,8 @@ class Numbered:
         self.unusable = 0
         """Pictures so far that could not be used; one may be counted several times."""
         self._examples, self._unfit, self._workers = examples, unfit, workers
-        self._drawn = 0
+        self.drawn = 0
+        """Batches so far."""
         self._loading: Iterator[Any] | None = None
 
     def next_batch(self) -> list[Tensor]:
@@ -67,7 +68,7 @@ class Numbered:
         if self._loading is None:
             self._loading = iter(self._loader())
         *tensors, failed = next(self._loading)
-        self._drawn += 1
+        self.drawn += 1
         self.unusable += int(failed.sum())
         if int(failed.max()) == TRIES:
             raise BadData(f"{TRIES} {self._unfit}")
@@ -76,7 +77,7 @@ class Numbered:
     def _loader(self) -> DataLoader[Any]:
         return DataLoader(
             self._examples,
-            batch_sampler=_Batches(self.size, self.part, self._drawn),
+            batch_sampler=_Batches(self.size, self.part, self.drawn),
             num_workers=self._workers,
             multiprocessing_context="spawn" if self._workers else None,
             worker_init_fn=_serve,
@@ -86,11 +87,11 @@ class Numbered:
 
     def state_dict(self) -> dict[str, int]:
         """How many batches were drawn."""
-        return {"drawn": self._drawn, "unusable": self.unusable}
+        return {"drawn": self.drawn, "unusable": self.unusable}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Goes on where the other stood."""
-        self._drawn, self.unusable, self._loading = state["drawn"], state["unusable"], None
+        self.drawn, self.unusable, self._loading = state["drawn"], state["unusable"], None
 
     def close(self) -> None:
         """Ends the processes that read."""

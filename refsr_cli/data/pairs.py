@@ -78,12 +78,16 @@ class PairWindows:
     """Windows of pictures with what is to be their references: real pairs, photos against changed views of themselves,
     and references that show something else. Each is made anew from its number, whoever asks and in whatever order."""
 
-    def __init__(self, photos: Sequence[Path], pairs: Sequence[Pair], side: int, foreign: float, seed: int) -> None:
+    def __init__(
+        self, photos: Sequence[Path], pairs: Sequence[Pair], side: int, foreign: float, seed: int, ease: int = 0
+    ) -> None:
         """`side` of the windows in high-resolution pixels, `foreign` the part of them without a reference of the same
-        scene. Raises BadData when there is neither a photo nor a pair."""
+        scene. Over the first `ease` windows views of photos go from the picture itself, in place, to as far from it as
+        they may be, and pairs come in. Raises BadData when there is neither a photo nor a pair."""
         if not photos and not pairs:
             raise BadData("there are no photos and no pairs to train on")
         self.photos, self.pairs, self.side, self.foreign, self.seed = photos, pairs, side, foreign, seed
+        self.ease = ease
 
     @property
     def signature(self) -> str:
@@ -97,7 +101,8 @@ class PairWindows:
         that is too small."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
         chance = torch.rand(2, generator=generator).tolist()
-        real = bool(self.pairs) and (not self.photos or chance[1] < 0.5)
+        far = min(1.0, number / self.ease) if self.ease else 1.0
+        real = bool(self.pairs) and (not self.photos or chance[1] < 0.5 * far)
         if real:
             pair = self.pairs[_pick(len(self.pairs), generator)]
             target = _opened(pair.target)
@@ -111,7 +116,7 @@ class PairWindows:
         if real:
             return window, _readable(pair.references)
         count = 1 + _pick(_MOST_REFERENCES, generator)
-        return window, [made_view(target, top, left, self.side, generator) for _ in range(count)]
+        return window, [made_view(target, top, left, self.side, generator, far) for _ in range(count)]
 
     def _foreign(self, generator: torch.Generator) -> Tensor:
         if float(torch.rand((), generator=generator)) < _EMPTY:
@@ -168,23 +173,24 @@ def _most_detailed(places: Sequence[tuple[int, int]], image: Tensor, side: int) 
     return max(places, key=detail)
 
 
-def made_view(photo: Tensor, top: int, left: int, side: int, generator: torch.Generator) -> Tensor:
+def made_view(photo: Tensor, top: int, left: int, side: int, generator: torch.Generator, far: float = 1.0) -> Tensor:
     """What another camera might have seen of the window at `top`, `left` of `photo` (3, H, W) uint8: from another
-    place, turned, nearer or further, in other light, blurred, noisy, compressed.   (3, side', side') uint8"""
+    place, turned, nearer or further, in other light, blurred, noisy, compressed. From the same place where `far` is 0.
+    (3, side', side') uint8"""
     if float(torch.rand((), generator=generator)) < _COPIES:
-        return _copy(photo, top, left, side, generator)
-    zoom = 2 ** _uniform(-0.6, 0.6, generator)[0]  # pixels of the photo for one of the view
+        return _copy(photo, top, left, side, generator, far)
+    zoom = 2 ** (far * _uniform(-0.6, 0.6, generator)[0])  # pixels of the photo for one of the view
     size = side * 5 // 4
     near = photo if zoom <= 1 else resize(photo[None].float(), *(round(n / zoom) for n in photo.shape[1:]))[0]
     ratio = torch.tensor([near.shape[1] / photo.shape[1], near.shape[2] / photo.shape[2]])
     step = zoom if zoom <= 1 else 1.0
-    angle = math.radians(
-        _uniform(-10, 10, generator)[0] + (90 * _pick(4, generator) if _pick(8, generator) == 0 else 0)
-    )
+    degrees = far * _uniform(-10, 10, generator)[0]
+    quarters = _pick(4, generator) if _pick(8, generator) == 0 else 0
+    angle = math.radians(degrees + (90 * quarters if far == 1 else 0))
     turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    bend = torch.tensor(_uniform(-0.08, 0.08, generator, 4)).view(2, 2)
-    tilt = torch.tensor(_uniform(-0.15, 0.15, generator, 2)) / size
-    aside = torch.tensor(_uniform(-0.5, 0.5, generator, 2)) * side * (_uniform(0, 1, generator)[0] ** 2)
+    bend = far * torch.tensor(_uniform(-0.08, 0.08, generator, 4)).view(2, 2)
+    tilt = far * torch.tensor(_uniform(-0.15, 0.15, generator, 2)) / size
+    aside = far * torch.tensor(_uniform(-0.5, 0.5, generator, 2)) * side * (_uniform(0, 1, generator)[0] ** 2)
     offset = torch.arange(size) - (size - 1) / 2
     grid = torch.stack(torch.meshgrid(offset, offset, indexing="ij"))
     depth = 1 + torch.einsum("a,ahw->hw", tilt, grid)
@@ -196,16 +202,16 @@ def made_view(photo: Tensor, top: int, left: int, side: int, generator: torch.Ge
     return _photographed(view / 255, generator)
 
 
-def _copy(photo: Tensor, top: int, left: int, side: int, generator: torch.Generator) -> Tensor:
+def _copy(photo: Tensor, top: int, left: int, side: int, generator: torch.Generator, far: float) -> Tensor:
     """The photo itself there, moved by whole pixels, perhaps turned by right angles and mirrored, perhaps in other
     light: what shows it without any blur."""
     size = [min(side * 5 // 4, length) for length in photo.shape[1:]]
     corner = [
-        max(0, min(start + _pick(side // 2, generator) - side * 3 // 8, length - extent))
+        max(0, min(start - side // 8 + round(far * (_pick(side // 2, generator) - side // 4)), length - extent))
         for start, length, extent in zip((top, left), photo.shape[1:], size, strict=True)
     ]
     view = photo[:, corner[0] : corner[0] + size[0], corner[1] : corner[1] + size[1]]
-    if _pick(2, generator):
+    if _pick(2, generator) and far == 1:
         view = view.rot90(_pick(4, generator), (1, 2))
         view = view.flip(2) if _pick(2, generator) else view
     return _photographed(view.float() / 255, generator) if _pick(2, generator) else view.contiguous()

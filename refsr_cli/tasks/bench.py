@@ -136,7 +136,7 @@ def bench(config: BenchConfig) -> Iterator[Comparing | Progress | Timing | NotRu
                 grown.append(growth_with_references(task))
                 yield grown[-1]
     if config.output:
-        _write(config.output, rows, grown, _processor(device))
+        write_report(config.output, rows, grown, _processor(device))
         yield Reported(config.output)
 
 
@@ -227,7 +227,8 @@ def _columns(row: Any) -> dict[str, Any]:
     return {name: value for name, value in asdict(row).items() if name != "kind"}
 
 
-def _write(path: Path, rows: Sequence[Timing], grown: Sequence[Growth], processor: str) -> None:
+def write_report(path: Path, rows: Sequence[Timing], grown: Sequence[Growth], processor: str) -> None:
+    """As the suffix of `path` says. Raises BadFile."""
     table = [_columns(row) for row in rows]
     if path.suffix.lower() == ".csv":
         write_table(path, table)

@@ -324,7 +324,8 @@ def _prepare_lesson(run: Run, data: Path | None, benchmark: Benchmark) -> Genera
     pairs = find_pairs(config.pairs) if config.pairs else []
     photos = find_photos(data, config.train_range) if data else []
     yield started(len(photos), len(pairs), 0)
-    windows = PairWindows(photos, pairs, config.patch * run.model.scale, config.foreign, config.seed)
+    ease = config.ease * config.batch if run.model.needs_ref else 0
+    windows = PairWindows(photos, pairs, config.patch * run.model.scale, config.foreign, config.seed, ease)
     workers = config.workers if config.workers is not None else os.cpu_count() or 1
     if run.model.needs_ref:
         return _referring_lesson(run, windows, workers)
@@ -340,7 +341,8 @@ def _referring_lesson(run: Run, windows: PairWindows, workers: int) -> Lesson:
     """For a net that needs references, in the stage that is asked for."""
     config, group = run.config, run.group
     workers = max(1, workers // group.world) if workers else 0
-    side = windows.side * 5 // 4 // 4 * 4  # as large as what is made of a photo
+    laid = run.model.most_references == 1  # over the picture, at its size; else as large as what is made of a photo
+    side = windows.side if laid else windows.side * 5 // 4 // 4 * 4
     stream = PairStream(windows, side, run.device, batch=config.batch, part=group.part(config.batch), workers=workers)
     if config.stage == "restore":
         return Restoring(stream, config, run.model, group)

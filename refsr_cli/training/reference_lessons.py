@@ -35,7 +35,8 @@ class Restoring:
     def __init__(self, stream: PairStream, config: TrainConfig, model: SRModel, group: Group) -> None:
         """Raises what `Objective` raises."""
         self.stream, self.model = stream, model
-        self._apart = model.most_references == 1  # what is not matched is to be searched for
+        self._apart = model.most_references == 1  # what is not matched is to be searched for, in the end
+        self._ease = config.ease
         self._objective = Objective(
             config.loss,
             group.device,
@@ -59,7 +60,7 @@ class Restoring:
     def losses(
         self, forward: Callable[..., Any], generator: torch.Generator, learning_rate: float
     ) -> dict[str, Tensor]:
-        hr, ref = self.stream.draw(generator, apart=self._apart)
+        hr, ref = self.stream.draw(generator, apart=self._apart and self.stream.drawn >= self._ease)
         sr = forward(degrade_bicubic(hr, self.model.scale), ref).float()
         return self._objective(sr, hr, learning_rate, generator)
 

@@ -1,0 +1,170 @@
+"""`refsr bench`: who takes part, what is told, and the report."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from refsr_cli.allocator import keep_buffers
+from refsr_cli.bench.contenders import CONTENDERS, Task, fitting, operations
+from refsr_cli.bench.growth import Growth, growth_with_pixels, growth_with_references, power
+from refsr_cli.bench.rounds import benches, by_turns, convolution_peak
+from refsr_cli.config import BenchConfig
+from refsr_cli.errors import BadSetting, UnknownName
+from refsr_cli.images import read_rgb8
+from refsr_cli.models import build
+from refsr_cli.packaged import packaged
+from refsr_cli.tasks.bench import Comparing, Reported, Timing, bench, write_report
+
+TRUTH = packaged("examples/images") / "flowerpot" / "HR" / "flowerpot.png"
+TASK = Task("edsr-baseline", 4, "cpu")
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    return read_rgb8(packaged("examples/images") / "kodak" / "kodim08.png")[:, :40, :56].permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize("name", [name for name, its in CONTENDERS.items() if its.installed and name != "opencv"])
+def test_every_way_gives_the_same_picture(name, pixels):
+    """But for the rounding of 8 bit; with the mean of eight orientations, the same as each other."""
+    ours, theirs = (CONTENDERS[which].open(TASK)(pixels) for which in (name, "plain+" if "+" in name else "plain"))
+    assert ours.shape == (160, 224, 3) and ours.dtype == np.uint8
+    difference = np.abs(ours.astype(int) - theirs)
+    if name.endswith("bf16"):
+        assert 10 * np.log10(255**2 / np.square(difference).mean()) > 45
+    else:
+        assert difference.max() <= 1 and (difference > 0).mean() < 0.01
+
+
+def test_one_that_fails_does_not_stop_the_others(pixels):
+    with benches(["plain"], Task("no-such-net", 4, "cpu")) as (opened, failed):
+        assert opened == [] and "no-such-net" in failed["plain"]
+    with benches(["plain", "refsr"], Task("ssen", 4, "cpu")) as (opened, failed):
+        runs = by_turns(opened, pixels[:, :50], 1)  # sides that are no multiples of 8: only refsr pads
+        assert failed == {} and set(runs) == {"refsr"}
+        assert len(runs["refsr"]) == 2 and runs["refsr"][0].seconds > 0
+
+
+def test_memory_that_a_run_takes_is_seen(pixels):
+    """The plain net holds 64 channels at full size, 256 bytes a pixel; refsr does not."""
+    large = np.tile(pixels, (4, 4, 1))
+    with benches(["plain", "refsr"], TASK) as (opened, _):
+        runs = by_turns(opened, large, 1)
+    plain, ours = (max(run.peak_bytes or 0 for run in runs[name]) for name in ("plain", "refsr"))
+    if plain == 0:
+        pytest.skip("this system does not tell")
+    assert plain > 16 * large.shape[0] * large.shape[1] * 64 * 4 > 2 * ours
+
+
+def test_operations_are_those_of_the_layers():
+    """EDSR-baseline x4: 1,517,571 parameters, of which those of the tail work on more pixels."""
+    body = 3 * 64 * 9 + 33 * 64 * 64 * 9
+    tail = 64 * 256 * 9 * (1 + 4) + 16 * 64 * 3 * 9
+    assert operations(TASK, own=False) == 2 * (body + tail)
+    folded = 64 * 48 * 25
+    strips = 4 * 3 / 96 * tail  # of a picture of 96 pixels
+    assert operations(TASK, own=True) == pytest.approx(2 * (body + folded + strips), rel=1e-6)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        build("srresnet", 4)(torch.rand(1, 3, 96, 96))
+    assert operations(Task("srresnet", 4, "cpu"), own=True) == counter.get_total_flops() / 96**2
+
+
+def test_a_machine_has_a_peak():
+    assert 1e9 < convolution_peak("cpu", torch.float32, rounds=1) < 1e15
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
+def test_a_power_is_found(exponent):
+    amounts = [1.0, 2.0, 4.0, 8.0]
+    assert power(amounts, [3 * amount**exponent for amount in amounts]) == pytest.approx(exponent)
+
+
+def test_growth_is_measured():
+    pixels = growth_with_pixels(Task("bicubic", 2, "cpu"), (32, 64))
+    assert pixels.amounts == [0.001024, 0.004096] and min(pixels.seconds) > 0
+    references = growth_with_references(Task("bicubic", 4, "cpu"), (1, 2), side=40)
+    assert references.amounts == [1, 2] and references.seconds[1] > 0
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory) -> tuple[BenchConfig, list[Any]]:
+    output = tmp_path_factory.mktemp("bench") / "new" / "report.json"
+    config = BenchConfig(truth=TRUTH, against=("opencv",), rounds=1, device="cpu", output=output)
+    return config, list(bench(config))
+
+
+def test_everyone_is_timed_and_scored(told):
+    config, records = told
+    assert isinstance(records[0], Comparing) and isinstance(records[-1], Reported)
+    rows = {record.variant: record for record in records if isinstance(record, Timing)}
+    assert list(rows) == ["plain", "opencv"] and rows["plain"].ratio_to_plain == 1
+    assert rows["plain"].psnr > rows["opencv"].psnr > 20 and rows["opencv"].peak_share is None
+    assert rows["plain"].megapixels_per_second * rows["plain"].milliseconds == pytest.approx(
+        rows["plain"].width * rows["plain"].height * 16 / 1000
+    )
+    assert [row["variant"] for row in json.loads(config.output.read_text())["timings"]] == list(rows)
+    with pytest.raises(BadSetting, match="exists already"):
+        list(bench(config))
+
+
+def test_reports_hold_what_was_told(told, tmp_path):
+    rows = [record for record in told[1] if isinstance(record, Timing)]
+    grown = [Growth("a<b>", "megapixels", [1.0, 2.0], [1.0, 4.0], 2.0)]
+    write_report(tmp_path / "a.csv", rows, grown, "a processor")
+    table = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
+    assert [float(row["psnr"]) for row in table] == [row.psnr for row in rows]
+    write_report(tmp_path / "a.html", rows, grown, "R&D <processor>")
+    page = (tmp_path / "a.html").read_text()
+    assert f"{rows[0].psnr:.2f}" in page and page.count("data:image/png;base64,") == 3
+    assert "http://" not in page and "https://" not in page
+    assert "a&lt;b&gt;: time and megapixels (exponent 2.00)" in page and "R&amp;D &lt;processor&gt;" in page
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sizes": ((4, 4),)}, "at least 8x8"),
+        ({"output": Path("a.txt")}, "must end in .html"),
+        ({"rounds": 0}, "at least 1"),
+        ({"weights": "a", "models": ("edsr", "mdsr")}, "those of one"),
+    ],
+)
+def test_settings_that_are_refused(settings, message):
+    with pytest.raises(BadSetting, match=message):
+        BenchConfig(**settings)
+
+
+def test_names_that_are_not_known():
+    with pytest.raises(UnknownName, match="did you mean 'plain'"):
+        list(bench(BenchConfig(against=("plane",))))
+    with pytest.raises(UnknownName, match="did you mean 'edsr'"):
+        list(bench(BenchConfig(models=("edsrr",))))
+    with pytest.raises(BadSetting, match="has no scale 8"):
+        list(bench(BenchConfig(models=("mdsr",), scale=8)))
+    assert {"plain", "refsr"} <= set(fitting("cpu")) <= set(CONTENDERS)
+    absent = [name for name, its in CONTENDERS.items() if not its.installed]
+    for name in absent:
+        with pytest.raises(BadSetting, match=f"'{name}' cannot run here; it needs"):
+            list(bench(BenchConfig(against=(name,))))
+
+
+def test_buffers_are_kept_but_for_what_the_user_has_set(monkeypatch):
+    told = []
+    monkeypatch.setattr("ctypes.CDLL", lambda _: type("libc", (), {"mallopt": lambda self, *a: told.append(a)})())
+    monkeypatch.setattr("platform.libc_ver", lambda: ("glibc", "2.36"))
+    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
+        monkeypatch.delenv(name, raising=False)
+    keep_buffers()
+    assert told == [(-3, 2**30), (-1, 2**31 - 1)]
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000")
+    keep_buffers()
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_")
+    monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
+    keep_buffers()
+    assert len(told) == 2
