@@ -120,6 +120,14 @@ def test_nothing_heavy_is_loaded_before_there_is_work(statement: str) -> None:
     assert result.stdout.splitlines()[-1] == "loaded: set()"
 
 
+def test_enlarging_loads_nothing_that_it_may_not_need() -> None:
+    slow = {"torchvision", "cv2", "matplotlib", "tifffile", "huggingface_hub", "torchinfo", "av"}
+    code = f"import sys\nimport refsr_cli.tasks.upscale\nprint('loaded:', {slow} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "loaded: set()"
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_everything_public_is_described(path: Path) -> None:
     module = ast.parse(path.read_text("utf-8"))

@@ -7,7 +7,6 @@ What is read may have another size than what is made, so that references may hav
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
 
 from refsr_cli.layers.strips import Strips
 
@@ -50,6 +49,8 @@ def deformable_conv(
             total = total + deformable_conv(strip, within, mask, weight, None)
         return total if bias is None else total + bias.view(1, -1, 1, 1)
     if source.is_cuda and source.shape[-2:] == (height, width) and source.numel() * count <= _COLUMNS:
+        from torchvision.ops import deform_conv2d  # here, as it takes a second to import
+
         usual = pixel_grid(height, width, place) + taps(kernel, place).view(count, 2, 1, 1)
         offset = (place - usual).reshape(number, -1, height, width)
         flat = None if mask is None else mask.reshape(number, -1, height, width).to(source.dtype)

@@ -2,13 +2,14 @@
 "SwinIR", 2021, put them into residual groups."""
 
 from torch import Tensor, nn
-from torchvision.models.swin_transformer import SwinTransformerBlock
 
 
 class SwinGroup(nn.Module):
     """Swin blocks, shifted by half a window in turn, and a convolution; their input is added.   (N, F, H, W) -> same"""
 
     def __init__(self, features: int, heads: int, window: int, mlp_ratio: float, drops: list[float]) -> None:
+        from torchvision.models.swin_transformer import SwinTransformerBlock  # here, as it takes a second to import
+
         super().__init__()
         self.blocks = nn.Sequential(
             *(

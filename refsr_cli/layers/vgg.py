@@ -6,7 +6,6 @@ from urllib.error import URLError
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import VGG19_Weights, vgg19
 
 from refsr_cli.errors import BadWeights
 
@@ -64,6 +63,8 @@ class VGGFeatures(nn.Module):
     """
 
     def __init__(self, layer: str) -> None:
+        from torchvision.models import vgg19  # here, as it takes a second to import
+
         super().__init__()
         with torch.device("meta"):
             self.features = vgg19().features[: _LAYERS[layer]]
@@ -101,12 +102,18 @@ STEM = tuple(f"features.{number}." for number in (0, 2, 5, 7, 10))
 """Beginnings of the names that the convolutions of `VGGStem` have in torchvision's VGG-19."""
 
 
+def _address() -> str:
+    from torchvision.models import VGG19_Weights
+
+    return str(VGG19_Weights.IMAGENET1K_V1.url)
+
+
 def _cached() -> Path:
-    return Path(str(torch.hub.get_dir())) / "checkpoints" / str(VGG19_Weights.IMAGENET1K_V1.url).rpartition("/")[2]
+    return Path(str(torch.hub.get_dir())) / "checkpoints" / _address().rpartition("/")[2]
 
 
 def _imagenet_weights() -> dict[str, Tensor]:
-    url = VGG19_Weights.IMAGENET1K_V1.url
+    url = _address()
     try:
         weights: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
             url, map_location="cpu", check_hash=True, weights_only=True, progress=False
