@@ -23,9 +23,10 @@ PIXELS: Mapping[str, Compared] = {
     "Charbonnier": lambda sr, hr: ((sr - hr).square() + 1e-6).sqrt().mean(),
 }
 """Losses of single values; of the luma alone where a net makes nothing else."""
-FEATURES = {"VGG22": "conv2_2", "VGG54": "conv5_4"}
-"""Mean squared differences of what VGG-19 makes of both in these layers: Ledig et al. 2017, but before the activation,
-as later work has it (Wang et al., "ESRGAN", 2018)."""
+FEATURES = {"VGG22": "conv2_2", "VGG54": "conv5_4", "VGG51": "relu5_1"}
+"""How far what VGG-19 makes of both in these layers is apart. The first two are mean squared differences: Ledig et al.
+2017, but before the activation, as later work has it (Wang et al., "ESRGAN", 2018). The last is that of C2-Matching and
+DATSR: after the activation, and the length of the difference over the whole batch."""
 ADVERSARIAL = ("GAN", "RGAN", "WGAN_GP")
 """Goodfellow et al. 2014; relativistic average, Jolicoeur-Martineau 2018; Wasserstein with gradient penalty, Gulrajani
 et al. 2017."""
@@ -109,7 +110,9 @@ class Objective:
             features = self._features[name]
             with torch.no_grad():
                 wanted = features(hr)
-            return F.mse_loss(features(sr), wanted)
+            apart: Tensor = features(sr) - wanted
+            length: Tensor = torch.linalg.vector_norm(apart)
+            return length if name == "VGG51" else apart.square().mean()
         assert self._adversary is not None
         return self._adversary.loss(sr, hr)
 

@@ -64,6 +64,12 @@ _MATCHING: dict[str, Any] = {
     "ema": 0.0,
     "foreign": 0.0,
 }
+_C2_GAN: dict[str, Any] = {
+    **_C2,
+    "loss": "1*L1+1e-4*VGG51+1e-6*WGAN_GP",
+    "critic": "srntt",
+    "decay_at": (72_545, 161_040),
+}
 _TONG = "Tong et al. 2017: 60 epochs of 50,000 crops of 100x100, a tenth of the learning rate from epoch 30 on"
 
 RECIPES: Mapping[str, Recipe] = {
@@ -109,6 +115,32 @@ RECIPES: Mapping[str, Recipe] = {
             "ema": 0.0,
             "foreign": 0.0,
         },
+    ),
+    "ssen-gan": Recipe(
+        "Shim et al. 2020: with VGG features and PatchGAN, from a trained SSEN; the paper does not give the weights",
+        {
+            "model": "ssen",
+            "scale": 4,
+            "batch": 32,
+            "patch": 40,
+            "steps": 100_000,
+            "learning_rate": 1e-4,
+            "schedule": "cosine",
+            "loss": "1*Charbonnier+0.1*VGG54+0.001*GAN",
+            "critic": "patch",
+            "ema": 0.0,
+            "foreign": 0.0,
+        },
+        goes_on=True,
+    ),
+    "c2-gan": Recipe(
+        "Jiang et al. 2021, and its code: VGG features and WGAN-GP as well, from a net of recipe c2",
+        {**_C2_GAN, "model": "c2", "steps": 255_000},
+        goes_on=True,
+    ),
+    "datsr-gan": Recipe(
+        "Cao et al. 2022, and its code: VGG features and WGAN-GP as well; with or without a net to go on from",
+        {**_C2_GAN, "model": "datsr", "steps": 400_000},
     ),
     "c2": Recipe("Jiang et al. 2021, and its code; L1 alone", {**_C2, "model": "c2", "steps": 255_000}),
     "c2-teacher": Recipe(

@@ -124,10 +124,12 @@ def test_features_are_those_before_the_activation(vgg, sr, hr):
                 block, number = block + 1, 0
         raise LookupError(layer)
 
-    found = take("0.1*VGG22+VGG54", sr, hr)
+    found = take("0.1*VGG22+VGG54+1e-2*VGG51", sr, hr)
     for name, layer, weight in (("VGG22", (2, 2), 0.1), ("VGG54", (5, 4), 1.0)):
         wanted = weight * (features(sr, layer) - features(hr, layer)).square().mean()
         assert float(found[name]) == pytest.approx(float(wanted), rel=1e-4)
+    of_c2 = features(sr, (5, 1)).relu() - features(hr, (5, 1)).relu()  # after the activation, over the whole batch
+    assert float(found["VGG51"]) == pytest.approx(1e-2 * float(of_c2.square().sum().sqrt()), rel=1e-4)
     assert (features(hr, (5, 4)) < 0).any() and (VGGFeatures("conv5_4")(hr) < 0).any()
     wrong = sr.clone().requires_grad_()
     take("VGG54", wrong, hr)["VGG54"].backward()
@@ -225,3 +227,10 @@ def test_a_critic_goes_on_where_it_was(sr, hr):
 def test_critics_that_are_not_there():
     with pytest.raises(UnknownName, match="unknown critic 'pixel'"):
         Objective("GAN", CPU, sides=[32], critic="pixel")
+
+
+def test_the_critic_of_the_reference_nets_has_the_published_size():
+    """SRNTT's ImageDiscriminator: 5,242,529 parameters, for pictures of any size."""
+    critic = CRITICS["srntt"]([160, 96], True)
+    assert sum(parameter.numel() for parameter in critic.parameters()) == 5_242_529
+    assert critic(torch.rand(2, 3, 40, 56)).shape == (2, 1)

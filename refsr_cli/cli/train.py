@@ -128,7 +128,9 @@ def train(
             help="Such as 1*L1+0.1*VGG54+0.005*GAN, of L1, MSE, Charbonnier, VGG22, VGG54, GAN, RGAN and WGAN_GP.",
         ),
     ] = TrainConfig.loss,
-    critic: Annotated[str, typer.Option(help="Critic of an adversarial loss: srgan or patch.")] = TrainConfig.critic,
+    critic: Annotated[
+        str, typer.Option(help="Critic of an adversarial loss: srgan, patch or srntt.")
+    ] = TrainConfig.critic,
     skip_above: Annotated[
         float, typer.Option(help="Leave out batches whose loss is so many times the usual; 0 leaves out none.")
     ] = TrainConfig.skip_above,

@@ -56,6 +56,26 @@ class PatchCritic(nn.Sequential):
         super().__init__(*stages, nn.Conv2d(512, 1, 4, padding=1))
 
 
+class SRNTTCritic(nn.Sequential):
+    """Zhang et al., "Image Super-Resolution by Neural Texture Transfer", CVPR 2019, which C2-Matching and DATSR take:
+    ten convolutions, every second one halving, their mean over all places, and two dense layers. The published code
+    ends in a sigmoid, which is left out here, as no adversarial loss of ours asks for a probability.
+
+    (N, 3, H, W) -> (N, 1)
+    """
+
+    def __init__(self, sides: Sequence[int], normed: bool) -> None:
+        stages: list[nn.Module] = []
+        before = 3
+        for width in (32, 64, 128, 256, 512):
+            for stride in (1, 2):
+                stages.append(nn.Conv2d(before, width, 3, stride=stride, padding=1))
+                stages += [_norm(width, normed), nn.LeakyReLU(_SLOPE, inplace=True)]
+                before = width
+        dense = [nn.Linear(before, 1024), nn.LeakyReLU(_SLOPE, inplace=True), nn.Linear(1024, 1)]
+        super().__init__(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *dense)
+
+
 class Centred(nn.Module):
     """A critic of pictures in [-1, 1], given them in [0, 1]."""
 
@@ -70,6 +90,7 @@ class Centred(nn.Module):
 
 CRITICS: Mapping[str, Callable[[Sequence[int], bool], nn.Module]] = {
     "srgan": lambda sides, normed: Centred(SRGANCritic(sides, normed)),
+    "srntt": lambda sides, normed: Centred(SRNTTCritic(sides, normed)),
     "patch": lambda sides, normed: Centred(PatchCritic(sides, normed)),
 }
 """From the sides that the pictures may have, and whether to normalise over the batch."""

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from refsr_cli.errors import BadWeights
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_LAYERS = {"conv2_2": 8, "conv5_4": 35}
-"""Modules of torchvision's `features` up to and with this convolution, without its activation."""
-SMALLEST = {"conv2_2": 2, "conv5_4": 16}
+_LAYERS = {"conv2_2": 8, "relu5_1": 30, "conv5_4": 35}
+"""Modules of torchvision's `features` up to and with this convolution, without its activation, or with it."""
+SMALLEST = {"conv2_2": 2, "relu5_1": 16, "conv5_4": 16}
 """Side of a picture that leaves one pixel there: each pooling before it halves."""
 
 
