@@ -110,9 +110,10 @@ class Objective:
             features = self._features[name]
             with torch.no_grad():
                 wanted = features(hr)
-            apart: Tensor = features(sr) - wanted
-            length: Tensor = torch.linalg.vector_norm(apart)
-            return length if name == "VGG51" else apart.square().mean()
+            if name == "VGG51":
+                length: Tensor = torch.linalg.vector_norm(features(sr) - wanted)
+                return length
+            return F.mse_loss(features(sr), wanted)
         assert self._adversary is not None
         return self._adversary.loss(sr, hr)
 

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,16 +89,9 @@ def upscale(
         for option, extra in (("--trust-map", config.trust_map), ("--compare", config.compare)):
             if extra and upscaler.model.needs_ref:
                 raise BadSetting(f"{option} shows how far references are believed, which {using.model} does not tell")
-    for job in jobs:
-        try:
-            refs = RefBank(_without(opened, job.source)) if opened else None
-            yield from _upscale_one(job, upscaler, refs, config)
-        except (RefsrError, OSError) as error:
-            failed += 1
-            yield Failed(str(job.source), str(error))
-        except MemoryError:
-            failed += 1
-            yield Failed(str(job.source), f"not enough memory for the result of {job.source}; ask for a smaller size")
+    for record in _upscale_all(jobs, upscaler, opened, config):
+        failed += isinstance(record, Failed)
+        yield record
     if len(planned) + len(missing) > 1:
         done = len(jobs) - failed + len(missing)
         yield Total(done, len(planned) - len(jobs), failed, time.perf_counter() - begin)
@@ -153,12 +147,66 @@ def _without(opened: list[_Opened], source: Path) -> list[Reference]:
     return [item.reference for item in opened if item.named or item.file != source.resolve()]
 
 
-def _upscale_one(
-    job: _Job, upscaler: Upscaler, refs: RefBank | None, config: UpscaleConfig
-) -> Iterator[Progress | Upscaled]:
-    begin = time.perf_counter()
-    if refs is not None and not len(refs):
-        raise BadData(f"of the references nothing is left for {job.source} but itself")
+def _upscale_all(
+    jobs: list[_Job], upscaler: Upscaler, opened: list[_Opened], config: UpscaleConfig
+) -> Iterator[Progress | Upscaled | Failed]:
+    """One after the other; while one is computed the next is read, and the last one written."""
+    with ThreadPoolExecutor(1) as writer:
+        pending: tuple[_Job, Future[Upscaled]] | None = None
+        for job, reading in _ahead(jobs, lambda its: _read(its, config)):
+            begin = time.perf_counter()
+            problem: Failed | None = None
+            try:
+                picture = reading.result()
+                refs = RefBank(_without(opened, job.source)) if opened else None
+                enlarged = yield from _enlarge(job, picture, upscaler, refs, config)
+            except _EXPECTED as error:
+                problem = _failed(job, error)
+            if pending:
+                yield _settled(*pending)
+                pending = None
+            if problem:
+                yield problem
+                continue
+            pending = job, writer.submit(_write, job, enlarged, picture, upscaler, refs, config, begin)
+            if enlarged.picture.width * enlarged.picture.height > _LARGE:
+                yield _settled(*pending)
+                pending = None
+        if pending:
+            yield _settled(*pending)
+
+
+_LARGE = 50_000_000
+"""Pixels of a result that is written before the next one is begun, so that two of them need not be held."""
+_EXPECTED = (RefsrError, OSError, MemoryError)
+"""What may happen to one file while the others are fine."""
+
+
+def _ahead(jobs: list[_Job], read: Callable[[_Job], Picture]) -> Iterator[tuple[_Job, "Future[Picture]"]]:
+    """Each job with its picture, or what went wrong; the one after it is being read."""
+    with ThreadPoolExecutor(1) as reader:
+        following = [reader.submit(read, job) for job in jobs[:1]]
+        for number, job in enumerate(jobs):
+            reading = following.pop()
+            following += [reader.submit(read, its) for its in jobs[number + 1 : number + 2]]
+            yield job, reading
+
+
+def _settled(job: _Job, writing: "Future[Upscaled]") -> Upscaled | Failed:
+    try:
+        return writing.result()
+    except _EXPECTED as error:
+        return _failed(job, error)
+
+
+def _failed(job: _Job, error: Exception) -> Failed:
+    if isinstance(error, MemoryError):
+        return Failed(str(job.source), f"not enough memory for the result of {job.source}; ask for a smaller size")
+    return Failed(str(job.source), str(error))
+
+
+def _read(job: _Job, config: UpscaleConfig) -> Picture:
+    """The picture, if its result may be written. Raises what is wrong with it."""
     if job.target.exists() and not config.overwrite:
         raise BadImage(f"{job.target} exists already; give --overwrite, --skip-existing or another --output")
     picture = read_image(job.source, allow_large=config.allow_large)
@@ -171,6 +219,15 @@ def _upscale_one(
             make_folder(path.parent)
             if not os.access(path.parent, os.W_OK):
                 raise BadFile(f"the folder {path.parent} cannot be written to; give another name than {path}")
+    return picture
+
+
+def _enlarge(
+    job: _Job, picture: Picture, upscaler: Upscaler, refs: RefBank | None, config: UpscaleConfig
+) -> Generator[Progress, None, Enlarged]:
+    if refs is not None and not len(refs):
+        raise BadData(f"of the references nothing is left for {job.source} but itself")
+    width, height = config.size_for(picture.width, picture.height)
     total, done = upscaler.work(picture, height, width, refs), 0
     steps = upscaler.enlarge(picture, height, width, refs)
     yield Progress(str(job.source), done, total)
@@ -179,15 +236,27 @@ def _upscale_one(
             done += next(steps)
         except StopIteration as end:
             enlarged: Enlarged = end.value
-            break
+            return enlarged
         yield Progress(str(job.source), done, total)
+
+
+def _write(
+    job: _Job,
+    enlarged: Enlarged,
+    picture: Picture,
+    upscaler: Upscaler,
+    refs: RefBank | None,
+    config: UpscaleConfig,
+    begin: float,
+) -> Upscaled:
+    width, height = config.size_for(picture.width, picture.height)
     write_image(job.target, enlarged.picture, quality=config.quality)
     if config.trust_map and enlarged.trust is not None:
         write_image(config.trust_map, Picture(enlarged.trust[..., None], None, "png", None, None, None))
     if config.compare:
         plain = finished(upscaler.enlarge(picture, height, width)).picture
         write_image(config.compare, compare(picture, plain, enlarged))
-    yield Upscaled(
+    return Upscaled(
         str(job.source), str(job.target), width, height, time.perf_counter() - begin, enlarged.uses, len(refs or ())
     )
 
