@@ -4,12 +4,14 @@ import hashlib
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from refsr_cli.config import EvaluateConfig
 from refsr_cli.data.degrade import degrade_bicubic, modcrop
-from refsr_cli.images import read_image, to_tensor
+from refsr_cli.images import Picture, read_image, to_pixels, to_tensor
+from refsr_cli.inference.upscaler import Upscaler
 from refsr_cli.models import build
 from refsr_cli.packaged import packaged
 from refsr_cli.tasks.evaluate import Summary, evaluate
@@ -66,9 +68,11 @@ def test_no_frame_at_the_border(record):
     """Protocols leave the outermost pixels out; people see them. Interpolation knows no more of what lies outside."""
     hr = read_image(packaged("examples/images") / "flowerpot/HR/flowerpot.png")
     (hr,) = modcrop(to_tensor(hr.pixels), record.scale)
-    lr = degrade_bicubic(hr[None], record.scale)
+    pixels = to_pixels(degrade_bicubic(hr[None], record.scale), np.empty((1, 1, 3), np.uint8))
+    lr = Picture(pixels, None, "png", None, None, None)
     bicubic, sr = (
-        model.eval()(lr)[0] for model in (build("bicubic", record.scale), load_weights(FOLDER / record.file).model)
+        to_tensor(Upscaler(model, device="cpu", precision="fp32")(lr).pixels)[0]
+        for model in (build("bicubic", record.scale), load_weights(FOLDER / record.file).model)
     )
 
     def frame_error(image: torch.Tensor) -> float:

@@ -1,0 +1,40 @@
+"""Nets with references on the same pairs: scores, seconds, memory.   python examples/compare_reference_nets.py SET"""
+
+import multiprocessing
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from resource import RUSAGE_SELF, getrusage  # not on Windows
+
+from refsr_cli.config import EvaluateConfig
+from refsr_cli.tasks.evaluate import Summary, evaluate
+
+NETS = ("edsr-baseline-x4", "ssen-x4", "datsr-small-x4", "refnet-x4")
+FLOWERPOT = Path(__file__).parent / "images" / "flowerpot"
+
+
+def demo_set(folder: Path) -> str:
+    """One picture and a reference, named as in CUFED5."""
+    shutil.copy(FLOWERPOT / "HR" / "flowerpot.png", folder / "000_0.png")
+    shutil.copy(FLOWERPOT / "ref" / "1.jpg", folder / "000_1.jpg")
+    return str(folder)
+
+
+def measured(dataset: str, weights: str, refs: str) -> tuple[Summary, float]:
+    """The scores, and by how many MiB the process grew."""
+    before = getrusage(RUSAGE_SELF).ru_maxrss
+    (*_, its) = evaluate(EvaluateConfig(dataset=dataset, weights=weights, refs=refs, device="cpu"))
+    return its, (getrusage(RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        dataset, *refs = sys.argv[1:] or [demo_set(Path(folder)), "L1"]
+        print(f"{'weights':18} refs    PSNR    SSIM   least s/image    MiB")
+        for weights in NETS:
+            for choice in ["none"] if weights == NETS[0] else refs or ["L1"]:
+                with multiprocessing.get_context("spawn").Pool(1) as pool:
+                    its, memory = pool.apply(measured, (dataset, weights, choice))
+                times = f"{its.worst_gain or 0:7.2f} {its.seconds / its.count:7.1f} {memory:6.0f}"
+                print(f"{weights:18} {choice:5} {its.psnr:6.2f} {its.ssim:7.4f} {times}", flush=True)
