@@ -15,5 +15,6 @@ def keep_buffers() -> None:
     if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
         return
     library = ctypes.CDLL(None)
-    library.mallopt(_MMAP_THRESHOLD, 2**30)
+    if not library.mallopt(_MMAP_THRESHOLD, 2**30):  # before glibc 2.35 it is at most that
+        library.mallopt(_MMAP_THRESHOLD, 2**25)
     library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)

@@ -155,16 +155,21 @@ def test_names_that_are_not_known():
 
 
 def test_buffers_are_kept_but_for_what_the_user_has_set(monkeypatch):
-    told = []
-    monkeypatch.setattr("ctypes.CDLL", lambda _: type("libc", (), {"mallopt": lambda self, *a: told.append(a)})())
+    told, refused = [], 0
+    monkeypatch.setattr(
+        "ctypes.CDLL", lambda _: type("libc", (), {"mallopt": lambda self, *a: told.append(a) or a[1] != refused})()
+    )
     monkeypatch.setattr("platform.libc_ver", lambda: ("glibc", "2.36"))
     for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
         monkeypatch.delenv(name, raising=False)
     keep_buffers()
     assert told == [(-3, 2**30), (-1, 2**31 - 1)]
+    told, refused = [], 2**30  # by an older glibc
+    keep_buffers()
+    assert told == [(-3, 2**30), (-3, 2**25), (-1, 2**31 - 1)]
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000")
     keep_buffers()
     monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_")
     monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
     keep_buffers()
-    assert len(told) == 2
+    assert len(told) == 3

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from refsr_cli.data.pair_stream import PairStream
 from refsr_cli.data.pairs import Pair, PairWindows, find_pairs, made_view
 from refsr_cli.errors import BadData
 from refsr_cli.images import read_rgb8
@@ -58,8 +59,8 @@ def test_windows_are_the_same_whoever_asks() -> None:
     pairs = [Pair(KODAK[0], (KODAK[1],))]
     one, other = (PairWindows(KODAK, pairs, 64, 0.4, seed=3) for _ in range(2))
     for number in (7, 2, 5):
-        window, references = one[number]
-        again, references_again = other[number]
+        window, references, _ = one[number]
+        again, references_again, _ = other[number]
         assert window.shape == (3, 64, 64) and torch.equal(window, again)
         assert len(references) == len(references_again) >= 1
         assert all(torch.equal(a, b) for a, b in zip(references, references_again, strict=True))
@@ -68,7 +69,7 @@ def test_windows_are_the_same_whoever_asks() -> None:
 
 def test_real_pairs_bring_their_own_references() -> None:
     windows = PairWindows([], [Pair(KODAK[0], (KODAK[1],))], 64, foreign=0.0, seed=0)
-    window, references = windows[0]
+    window, references, _ = windows[0]
     assert len(references) == 1 and torch.equal(references[0], read_rgb8(KODAK[1]))
     photo = read_rgb8(KODAK[0])
     places = photo.unfold(1, 64, 1).unfold(2, 64, 1)[0].flatten(0, 1)
@@ -134,7 +135,7 @@ def test_references_begin_as_the_picture_itself():
     windows = PairWindows(KODAK, [Pair(KODAK[0], (KODAK[1],))], 64, 0.0, 0, ease=1000)
 
     def likeness(number: int) -> float:
-        window, references = windows[number]
+        window, references, _ = windows[number]
         first = (references[0].shape[1] - 64) // 2
         centre = references[0][:, first : first + 64, first : first + 64].float()
         return float(torch.corrcoef(torch.stack([window.float().flatten(), centre.flatten()]))[0, 1])
@@ -144,3 +145,14 @@ def test_references_begin_as_the_picture_itself():
     assert all(torch.equal(a, b) for a, b in zip(windows[5][1], windows[5][1], strict=True))
     far = PairWindows(KODAK, [Pair(KODAK[0], (KODAK[1],))], 64, 0.0, 0)
     assert all(torch.equal(a, b) for a, b in zip(windows[1500][1], far[1500][1], strict=True))
+
+
+def test_a_pairs_reference_is_shown_where_the_window_is(tmp_path):
+    """The same picture twice, larger than a window: what is laid over a window is what is in it."""
+    for folder in ("input", "ref"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").write_bytes(KODAK[0].read_bytes())
+    windows = PairWindows([], find_pairs(tmp_path), 64, 0.0, 0)
+    stream = PairStream(windows, 64, torch.device("cpu"), batch=6, part=slice(None), workers=0)
+    shown, references = stream.draw(torch.Generator().manual_seed(0))
+    assert torch.equal(shown, references)

@@ -181,7 +181,7 @@ def test_a_reference_that_cannot_be_read_leaves_the_others(pairs, tmp_path):
     (more / "000_1.png").rename(more / "002_1.png")
     shutil.copy(pairs / "000_1.png", more / "002_2.png")
     found = [pair for pair in find_pairs(more) if pair.target.name == "002_0.png"]
-    _, references = PairWindows([], found, 64, 0.0, 0)[0]
+    _, references, _ = PairWindows([], found, 64, 0.0, 0)[0]
     assert len(references) == 1
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from refsr_cli.data.numbered import TRIES, Numbered
-from refsr_cli.data.pairs import PairWindows
+from refsr_cli.data.pairs import AGAIN, PairWindows
 from refsr_cli.data.photos import dihedral
 from refsr_cli.errors import RefsrError
 
@@ -20,18 +20,18 @@ class _Pairs(Dataset[tuple[Tensor, Tensor, int]]):
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor, int]:
         for failed in range(TRIES):
             try:
-                window, references = self.windows[number + failed * 1_000_000_007]
+                window = self.windows[number + failed * AGAIN]
             except RefsrError:
                 continue
-            return window.contiguous(), _fitted(references[0], self.side), failed
+            return window.pixels.contiguous(), _fitted(window.references[0], self.side, window.centre), failed
         empty = torch.zeros(3, self.windows.side, self.windows.side, dtype=torch.uint8)
-        return empty, _fitted(empty, self.side), TRIES
+        return empty, _fitted(empty, self.side, (0.5, 0.5)), TRIES
 
 
-def _fitted(image: Tensor, side: int) -> Tensor:
-    """The middle of an image (3, H, W), continued where it is smaller: (3, side, side)."""
-    for dim in (1, 2):
-        first = max(0, (image.shape[dim] - side) // 2)
+def _fitted(image: Tensor, side: int, centre: tuple[float, float]) -> Tensor:
+    """What is around `centre` of an image (3, H, W), which is continued where it is smaller: (3, side, side)."""
+    for dim, part in ((1, centre[0]), (2, centre[1])):
+        first = max(0, min(round(part * image.shape[dim] - side / 2), image.shape[dim] - side))
         image = image.narrow(dim, first, min(side, image.shape[dim]))
     around = (0, side - image.shape[2], 0, side - image.shape[1])
     return (

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ from refsr_cli.layers.resample import resize, scaled_bytes
 _LONGEST = 1024
 """Pixels a side to which photos are shrunk: nearer to a scene than that, sensors show little but blur and noise."""
 _MOST_REFERENCES = 2
+_MIDDLE = (0.5, 0.5)
+AGAIN = 1_000_000_007
+"""What is added to the number of a window that is unfit, for another in its place."""
 _COPIES = 0.25
 """Part of the views made from photos that are the photo itself, moved by whole pixels."""
 _EMPTY = 0.15
@@ -34,6 +38,17 @@ class Pair:
 
     target: Path
     references: tuple[Path, ...]
+
+
+class Window(NamedTuple):
+    """A part of a picture, and what is to be its references."""
+
+    pixels: Tensor
+    """(3, side, side) uint8."""
+    references: list[Tensor]
+    """(3, H, W) uint8 each."""
+    centre: tuple[float, float]
+    """Where in a reference, as parts of its height and width, the same is likeliest to be seen."""
 
 
 def find_pairs(folder: Path) -> list[Pair]:
@@ -96,12 +111,11 @@ class PairWindows:
         files = [[f"{path.name}:{path.stat().st_size}" for path in several] for several in pictures]
         return repr((self.side, self.foreign, self.seed, len(self.photos), files))
 
-    def __getitem__(self, number: int) -> tuple[Tensor, list[Tensor]]:
-        """(3, side, side) uint8 and the references, (3, H, W) uint8 each. Raises BadImage, and BadData for a picture
-        that is too small."""
+    def __getitem__(self, number: int) -> Window:
+        """Raises BadImage, and BadData for a picture that is too small."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
         chance = torch.rand(2, generator=generator).tolist()
-        far = min(1.0, number / self.ease) if self.ease else 1.0
+        far = min(1.0, number % AGAIN / self.ease) if self.ease else 1.0
         real = bool(self.pairs) and (not self.photos or chance[1] < 0.5 * far)
         if real:
             pair = self.pairs[_pick(len(self.pairs), generator)]
@@ -112,11 +126,14 @@ class PairWindows:
             top, left = _most_detailed([_place(target, self.side, generator) for _ in range(4)], target, self.side)
         window = target[:, top : top + self.side, left : left + self.side]
         if chance[0] < self.foreign:
-            return window, [self._foreign(generator)]
+            return Window(window, [self._foreign(generator)], _MIDDLE)
         if real:
-            return window, _readable(pair.references)
+            height, width = target.shape[1:]
+            centre = ((top + self.side / 2) / height, (left + self.side / 2) / width)
+            return Window(window, _readable(pair.references), centre)
         count = 1 + _pick(_MOST_REFERENCES, generator)
-        return window, [made_view(target, top, left, self.side, generator, far) for _ in range(count)]
+        views = [made_view(target, top, left, self.side, generator, far) for _ in range(count)]
+        return Window(window, views, _MIDDLE)
 
     def _foreign(self, generator: torch.Generator) -> Tensor:
         if float(torch.rand((), generator=generator)) < _EMPTY:

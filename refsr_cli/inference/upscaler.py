@@ -92,6 +92,7 @@ class Upscaler:
             raise BadSetting("this model cannot work in tiles; use --tile off")
         self.scale, self.tile, self.memory = model.scale, tile, memory
         self._pixel_bytes = bytes_per_pixel(self.model)
+        self._run = runner_for(self.model, self.precision)
 
     def using(self, name: str, note: str | None = None) -> Using:
         """A record of the choices made; `name` is what the net is known as."""
@@ -107,7 +108,7 @@ class Upscaler:
             return (yield from self._refer(pixels, scale, refs))
         if self.model.multi_scale:
             self.model.scale = min(its for its in self.model.scales if its >= scale)
-        net, halo = runner_for(self.model, self.precision), self.model.receptive_field
+        net, halo = self._run, self.model.receptive_field
         if self.self_ensemble:
             net = ensembled(net)
         run, match, chosen, pixel_bytes = everywhere(net), None, [], self._pixel_bytes

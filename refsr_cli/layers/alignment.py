@@ -28,12 +28,19 @@ def taps(kernel: int, like: Tensor) -> Tensor:
 
 def read(source: Tensor | Strips, place: Tensor) -> Tensor:
     """(N, C, H', W') read bilinearly at `place` (N, 2, H, W), row and column of pixel centres; nothing is beyond its
-    border.   (N, C, H, W)"""
+    border.   (N, C, H, W), float32 or better: fewer bits cannot tell places apart"""
     if isinstance(source, Strips):
         return sum((read(strip, within) for strip, within in source.at(place)), place.new_zeros(()))
+    source, place = at_least_float32(source), at_least_float32(place)
     size = torch.tensor(source.shape[-2:], dtype=place.dtype, device=place.device).view(2, 1, 1)
     grid = ((2 * place + 1) / size - 1).flip(1).permute(0, 2, 3, 1)
-    return F.grid_sample(source, grid.to(source.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
+    with torch.autocast(source.device.type, enabled=False):
+        return F.grid_sample(source, grid.to(source.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """A place needs as many bits: fewer cannot tell pixels apart."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def deformable_conv(
@@ -42,19 +49,21 @@ def deformable_conv(
     """A convolution whose taps read `source` (N, C, H', W') at `place` (N, groups, taps, 2, H, W), row and column, and
     count by `mask` (N, groups, taps, H, W); `weight` is (O, C, k, k). A group is a run of channels.   (N, O, H, W)"""
     number, groups, count, _, height, width = place.shape
-    kernel = weight.shape[-1]
+    kernel, place = weight.shape[-1], at_least_float32(place)
     if isinstance(source, Strips):
         total = place.new_zeros(number, len(weight), height, width)
         for strip, within in source.at(place):
             total = total + deformable_conv(strip, within, mask, weight, None)
         return total if bias is None else total + bias.view(1, -1, 1, 1)
+    source = at_least_float32(source)
     if source.is_cuda and source.shape[-2:] == (height, width) and source.numel() * count <= _COLUMNS:
         from torchvision.ops import deform_conv2d  # here, as it takes a second to import
 
         usual = pixel_grid(height, width, place) + taps(kernel, place).view(count, 2, 1, 1)
         offset = (place - usual).reshape(number, -1, height, width)
         flat = None if mask is None else mask.reshape(number, -1, height, width).to(source.dtype)
-        fused: Tensor = deform_conv2d(source, offset.to(source.dtype), weight, bias, padding=kernel // 2, mask=flat)
+        with torch.autocast("cuda", enabled=False):
+            fused: Tensor = deform_conv2d(source, offset.to(source.dtype), weight, bias, padding=kernel // 2, mask=flat)
         return fused
     parts = source.reshape(number * groups, -1, *source.shape[-2:])
     total = source.new_zeros(number, len(weight), height, width)
@@ -93,7 +102,7 @@ class DynamicAggregation(nn.Module):
         """`source` (N, C, H', W') features of the reference, `guess` (N, C, H, W) to make offsets of, `place` (N, 9, 2,
         H, W) where each tap was found, `score` (N, 1, H, W) how well.   (N, C, H, W)"""
         number, _, height, width = guess.shape
-        made = self.conv_offset_mask(guess)
+        made = at_least_float32(self.conv_offset_mask(guess))
         offset, logit = made.split([2 * 9 * self.groups, 9 * self.groups], 1)
         if self.bound is not None:
             offset = self.bound * torch.tanh(offset)

@@ -5,7 +5,7 @@ An EDSR tail (convolution, pixel shuffle, ..., convolution) has no activation, s
 zero padding comes between its layers. It is differentiable, so a net can be trained through it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,8 @@ KERNEL = 5
 """Side of the folded kernel: the tail's radius is below 2 low-resolution pixels for any number of stages."""
 _IMPULSE = 2.0**12
 """Large, so that the answer to nothing does not drown that to it in rounding."""
+_AT_ONCE = 32
+"""Channels whose answers are held together."""
 BORDER = 1
 """Low-resolution pixels at the border where the fold is not exact."""
 
@@ -25,16 +27,25 @@ def fold_tail(tail: Callable[[Tensor], Tensor], features: int, scale: int, like:
     `tail` maps (N, features, H, W) to (N, 3, scale*H, scale*W) and is affine, with weights of the type and on the
     device of `like`; the kernel is read off its answers to one impulse a channel.
     """
-    middle = KERNEL // 2
-    impulses = like.new_zeros(features + 1, features, KERNEL, KERNEL)
-    channel = torch.arange(features, device=like.device)
-    impulses[channel, channel, middle, middle] = _IMPULSE
-    with torch.autocast(like.device.type, enabled=False):  # differences of rounded numbers would be noise
-        responses = tail(impulses).unflatten(3, (KERNEL, scale)).unflatten(2, (KERNEL, scale))
-    # responses: (features + 1, 3, KERNEL, scale, KERNEL, scale); the last image holds the answer to nothing
-    bias = responses[-1, :, middle, :, middle, :].reshape(-1)
-    kernels = (responses[:-1] - responses[-1:]) / _IMPULSE
-    weight = kernels.permute(1, 3, 5, 0, 2, 4).flip(4, 5).reshape(-1, features, KERNEL, KERNEL)
+    middle, device = KERNEL // 2, like.device.type
+
+    def answers(channels: Sequence[int]) -> Tensor:
+        """To an impulse in each of `channels`, and none for -1: (channels, 3, KERNEL, scale, KERNEL, scale)."""
+        impulses = like.new_zeros(len(channels), features, KERNEL, KERNEL)
+        for number, channel in enumerate(channels):
+            if channel >= 0:
+                impulses[number, channel, middle, middle] = _IMPULSE
+        with torch.autocast(device, enabled=False):  # differences of rounded numbers would be noise
+            answered: Tensor = tail(impulses).unflatten(3, (KERNEL, scale)).unflatten(2, (KERNEL, scale))
+        return answered
+
+    nothing = answers([-1])
+    bias = nothing[0, :, middle, :, middle, :].reshape(-1)
+    kernels = [
+        (answers(range(first, min(first + _AT_ONCE, features))) - nothing) / _IMPULSE
+        for first in range(0, features, _AT_ONCE)
+    ]
+    weight = torch.cat(kernels).permute(1, 3, 5, 0, 2, 4).flip(4, 5).reshape(-1, features, KERNEL, KERNEL)
     return weight, bias
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refsr_cli.layers.alignment import deformable_conv, pixel_grid, taps
+from refsr_cli.layers.alignment import at_least_float32, deformable_conv, pixel_grid, taps
 from refsr_cli.layers.attention import NonLocal
 from refsr_cli.layers.blocks import ResBlock, Upsampler, conv, exactly
 from refsr_cli.layers.resample import resize
@@ -98,10 +98,15 @@ class Alignment(nn.Module):
         self.groups = groups
         self.estimator = OffsetEstimator(features, groups)
         self.conv = conv(features, features)
+        # several in a row: at first what they move passes through; the paper does not say
+        nn.init.dirac_(self.conv.weight)
+        assert self.conv.bias is not None
+        nn.init.zeros_(self.conv.bias)
 
     def forward(self, picture: Tensor, reference: Tensor) -> Tensor:
         number, _, height, width = picture.shape
-        offsets = self.estimator(torch.cat([picture, reference], 1)).view(number, self.groups, 9, 2, height, width)
+        offsets = at_least_float32(self.estimator(torch.cat([picture, reference], 1)))
+        offsets = offsets.view(number, self.groups, 9, 2, height, width)
         usual = pixel_grid(height, width, offsets) + taps(3, offsets).view(9, 2, 1, 1)
         return deformable_conv(reference, usual + offsets, None, self.conv.weight, self.conv.bias)
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from refsr_cli.comparison import compare
@@ -89,9 +90,9 @@ def upscale(
         for option, extra in (("--trust-map", config.trust_map), ("--compare", config.compare)):
             if extra and upscaler.model.needs_ref:
                 raise BadSetting(f"{option} shows how far references are believed, which {using.model} does not tell")
-    for record in _upscale_all(jobs, upscaler, opened, config):
-        failed += isinstance(record, Failed)
-        yield record
+        for record in _upscale_all(jobs, upscaler, opened, config):
+            failed += isinstance(record, Failed)
+            yield record
     if len(planned) + len(missing) > 1:
         done = len(jobs) - failed + len(missing)
         yield Total(done, len(planned) - len(jobs), failed, time.perf_counter() - begin)
@@ -151,52 +152,88 @@ def _upscale_all(
     jobs: list[_Job], upscaler: Upscaler, opened: list[_Opened], config: UpscaleConfig
 ) -> Iterator[Progress | Upscaled | Failed]:
     """One after the other; while one is computed the next is read, and the last one written."""
-    with ThreadPoolExecutor(1) as writer:
-        pending: tuple[_Job, Future[Upscaled]] | None = None
-        for job, reading in _ahead(jobs, lambda its: _read(its, config)):
+    with ThreadPoolExecutor(1) as beside:
+        writer = _Writer(beside)
+        for job, picture_of in _ahead(jobs, config):
             begin = time.perf_counter()
-            problem: Failed | None = None
             try:
-                picture = reading.result()
                 refs = RefBank(_without(opened, job.source)) if opened else None
-                enlarged = yield from _enlarge(job, picture, upscaler, refs, config)
+                made = yield from writer.between(_enlarge(job, picture_of(), upscaler, refs, config))
             except _EXPECTED as error:
-                problem = _failed(job, error)
-            if pending:
-                yield _settled(*pending)
-                pending = None
-            if problem:
-                yield problem
+                yield from writer.news(wait=True)
+                yield _failed(job, error)
                 continue
-            pending = job, writer.submit(_write, job, enlarged, picture, upscaler, refs, config, begin)
-            if enlarged.picture.width * enlarged.picture.height > _LARGE:
-                yield _settled(*pending)
-                pending = None
-        if pending:
-            yield _settled(*pending)
+            yield from writer.news(wait=True)
+            large = made.enlarged.picture.width * made.enlarged.picture.height > _LARGE
+            writer.begin(job, partial(_write, job, made, config, begin))
+            del made
+            if large:
+                yield from writer.news(wait=True)
+        yield from writer.news(wait=True)
 
 
 _LARGE = 50_000_000
 """Pixels of a result that is written before the next one is begun, so that two of them need not be held."""
+_LARGE_FILE = 30_000_000
+"""Bytes of a picture that is not read before its turn."""
 _EXPECTED = (RefsrError, OSError, MemoryError)
 """What may happen to one file while the others are fine."""
 
 
-def _ahead(jobs: list[_Job], read: Callable[[_Job], Picture]) -> Iterator[tuple[_Job, "Future[Picture]"]]:
-    """Each job with its picture, or what went wrong; the one after it is being read."""
-    with ThreadPoolExecutor(1) as reader:
-        following = [reader.submit(read, job) for job in jobs[:1]]
+@dataclass(frozen=True)
+class _Made:
+    enlarged: Enlarged
+    compared: Picture | None
+    references: int
+    """How many there were."""
+
+
+class _Writer:
+    """Writes one result while the next one is made."""
+
+    def __init__(self, beside: ThreadPoolExecutor) -> None:
+        self._beside = beside
+        self._pending: tuple[_Job, Future[Upscaled]] | None = None
+
+    def begin(self, job: _Job, write: Callable[[], Upscaled]) -> None:
+        self._pending = job, self._beside.submit(write)
+
+    def news(self, *, wait: bool = False) -> Iterator[Upscaled | Failed]:
+        """What became of the last one, once it is told."""
+        if self._pending and (wait or self._pending[1].done()):
+            (job, writing), self._pending = self._pending, None
+            try:
+                yield writing.result()
+            except _EXPECTED as error:
+                yield _failed(job, error)
+
+    def between(self, steps: Generator[Progress, None, _Made]) -> Generator[Progress | Upscaled | Failed, None, _Made]:
+        """`steps`, and the news as they come."""
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                made: _Made = end.value
+                return made
+            yield from self.news()
+            yield step
+
+
+def _ahead(jobs: list[_Job], config: UpscaleConfig) -> Iterator[tuple[_Job, Callable[[], Picture]]]:
+    """Each job, and what gives its picture or raises what is wrong with it. The picture after it is read meanwhile, but
+    for a large one and one that an earlier job may write."""
+    written = {job.target.resolve() for job in jobs}
+
+    def early(job: _Job) -> bool:
+        return job.source.resolve() not in written and job.source.stat().st_size < _LARGE_FILE
+
+    with ThreadPoolExecutor(1) as beside:
+        following: list[Future[Picture]] = []
         for number, job in enumerate(jobs):
-            reading = following.pop()
-            following += [reader.submit(read, its) for its in jobs[number + 1 : number + 2]]
-            yield job, reading
-
-
-def _settled(job: _Job, writing: "Future[Upscaled]") -> Upscaled | Failed:
-    try:
-        return writing.result()
-    except _EXPECTED as error:
-        return _failed(job, error)
+            reading = following.pop() if following else None
+            following += [beside.submit(_read, its, config) for its in jobs[number + 1 : number + 2] if early(its)]
+            yield job, reading.result if reading else partial(_read, job, config)
+            del reading
 
 
 def _failed(job: _Job, error: Exception) -> Failed:
@@ -224,7 +261,7 @@ def _read(job: _Job, config: UpscaleConfig) -> Picture:
 
 def _enlarge(
     job: _Job, picture: Picture, upscaler: Upscaler, refs: RefBank | None, config: UpscaleConfig
-) -> Generator[Progress, None, Enlarged]:
+) -> Generator[Progress, None, _Made]:
     if refs is not None and not len(refs):
         raise BadData(f"of the references nothing is left for {job.source} but itself")
     width, height = config.size_for(picture.width, picture.height)
@@ -236,29 +273,24 @@ def _enlarge(
             done += next(steps)
         except StopIteration as end:
             enlarged: Enlarged = end.value
-            return enlarged
+            break
         yield Progress(str(job.source), done, total)
+    sheet = None
+    if config.compare:
+        plain = finished(upscaler.enlarge(picture, height, width)).picture
+        sheet = compare(picture, plain, enlarged)
+    return _Made(enlarged, sheet, len(refs or ()))
 
 
-def _write(
-    job: _Job,
-    enlarged: Enlarged,
-    picture: Picture,
-    upscaler: Upscaler,
-    refs: RefBank | None,
-    config: UpscaleConfig,
-    begin: float,
-) -> Upscaled:
-    width, height = config.size_for(picture.width, picture.height)
+def _write(job: _Job, made: _Made, config: UpscaleConfig, begin: float) -> Upscaled:
+    enlarged = made.enlarged
     write_image(job.target, enlarged.picture, quality=config.quality)
     if config.trust_map and enlarged.trust is not None:
         write_image(config.trust_map, Picture(enlarged.trust[..., None], None, "png", None, None, None))
-    if config.compare:
-        plain = finished(upscaler.enlarge(picture, height, width)).picture
-        write_image(config.compare, compare(picture, plain, enlarged))
-    return Upscaled(
-        str(job.source), str(job.target), width, height, time.perf_counter() - begin, enlarged.uses, len(refs or ())
-    )
+    if config.compare and made.compared:
+        write_image(config.compare, made.compared)
+    width, height, seconds = enlarged.picture.width, enlarged.picture.height, time.perf_counter() - begin
+    return Upscaled(str(job.source), str(job.target), width, height, seconds, enlarged.uses, made.references)
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class _Offers(Dataset[dict[str, Tensor] | str]):
     @torch.inference_mode()
     def __getitem__(self, number: int) -> dict[str, Tensor] | str:
         try:
-            window, images = self.windows[number]
+            window, images, _ = self.windows[number]
             bank = RefBank([open_reference("window", partial(Tensor.clone, image)) for image in images])
         except RefsrError as error:
             return str(error)
