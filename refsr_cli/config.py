@@ -201,11 +201,14 @@ class BenchConfig:
         _require(self.scale in (2, 3, 4, 8), f"--scale is 2, 3, 4 or 8, not {self.scale}")
         _require(all(min(size) >= 8 for size in self.sizes), "--size must be at least 8x8")
         _require(not self.weights or len(self.models) == 1, "--weights are those of one --model")
+        _require(not self.truth or self.sizes == BenchConfig.sizes, "--truth has its own size; leave out --size")
         suffixes = (".html", ".csv", ".json")
         _require(
             self.output is None or self.output.suffix.lower() in suffixes,
             f"--output must end in {', '.join(suffixes)}, not {self.output}",
         )
+        csv = self.output is not None and self.output.suffix.lower() == ".csv"
+        _require(not (self.growth and csv), "a table has no place for --growth; let --output end in .html or .json")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,9 @@ from refsr_cli.bench.contenders import CONTENDERS, Task, fitting, operations
 from refsr_cli.bench.growth import Growth, growth_with_pixels, growth_with_references, power
 from refsr_cli.bench.rounds import benches, by_turns, convolution_peak
 from refsr_cli.config import BenchConfig
-from refsr_cli.errors import BadSetting, UnknownName
+from refsr_cli.errors import BadSetting, RefsrError, UnknownName
 from refsr_cli.images import read_rgb8
+from refsr_cli.inference.upscaler import finished
 from refsr_cli.models import build
 from refsr_cli.packaged import packaged
 from refsr_cli.tasks.bench import Comparing, Reported, Timing, bench, write_report
@@ -46,8 +47,8 @@ def test_one_that_fails_does_not_stop_the_others(pixels):
     with benches(["plain"], Task("no-such-net", 4, "cpu")) as (opened, failed):
         assert opened == [] and "no-such-net" in failed["plain"]
     with benches(["plain", "refsr"], Task("ssen", 4, "cpu")) as (opened, failed):
-        runs = by_turns(opened, pixels[:, :50], 1)  # sides that are no multiples of 8: only refsr pads
-        assert failed == {} and set(runs) == {"refsr"}
+        runs, gone = finished(by_turns(opened, pixels[:, :50], 1))  # sides that are no multiples of 8: refsr pads
+        assert failed == {} and set(runs) == {"refsr"} and gone["plain"].startswith("plain cannot run: ")
         assert len(runs["refsr"]) == 2 and runs["refsr"][0].seconds > 0
 
 
@@ -55,7 +56,12 @@ def test_memory_that_a_run_takes_is_seen(pixels):
     """The plain net holds 64 channels at full size, 256 bytes a pixel; refsr does not."""
     large = np.tile(pixels, (4, 4, 1))
     with benches(["plain", "refsr"], TASK) as (opened, _):
-        runs = by_turns(opened, large, 1)
+        runs, _ = finished(by_turns(opened, large, 1))
+        (ours,) = [bench for bench in opened if bench.name == "refsr"]
+        ours._process.kill()
+        for _ in range(2):
+            with pytest.raises(RefsrError, match="refsr cannot run: its process ended"):
+                ours.run(pixels)
     plain, ours = (max(run.peak_bytes or 0 for run in runs[name]) for name in ("plain", "refsr"))
     if plain == 0:
         pytest.skip("this system does not tell")
@@ -132,6 +138,8 @@ def test_reports_hold_what_was_told(told, tmp_path):
         ({"sizes": ((4, 4),)}, "at least 8x8"),
         ({"output": Path("a.txt")}, "must end in .html"),
         ({"rounds": 0}, "at least 1"),
+        ({"truth": TRUTH, "sizes": ((64, 64),)}, "leave out --size"),
+        ({"growth": True, "output": Path("a.csv")}, "no place for --growth"),
         ({"weights": "a", "models": ("edsr", "mdsr")}, "those of one"),
     ],
 )

@@ -28,6 +28,9 @@ class Task:
     scale: int
     device: str
     weights: str | None = None
+    trained: bool = False
+    """Whether weights are fetched where none are packaged, as results are to be scored; else an untrained net will
+    do."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Contender:
     """Whether it is run with the settings of the `refsr` command."""
     passes: int = 1
     """Of the net over the picture."""
+    runs_net: bool = True
 
     @property
     def installed(self) -> bool:
@@ -52,7 +56,7 @@ class Contender:
 def net_of(task: Task) -> SRModel:
     """The net with its weights, or untrained where there are none for that scale: as fast. Raises what `load_model`
     raises for weights that are named."""
-    if task.weights:
+    if task.weights or task.trained:
         return load_model(task.model, task.scale, task.weights).model.eval()
     here = available(task.model)
     if (task.model, task.scale) in here:
@@ -154,7 +158,7 @@ CONTENDERS: Mapping[str, Contender] = {
     "refsr+": Contender("fp32, mean of eight orientations", _refsr("fp32", self_ensemble=True), own=True, passes=8),
     "onnxruntime": Contender("fp32", _onnxruntime, needs=("onnxruntime", "onnx")),
     "openvino": Contender("fp32", _openvino, needs=("openvino",)),
-    "opencv": Contender("bicubic interpolation", _bicubic, needs=("cv2",)),
+    "opencv": Contender("bicubic interpolation", _bicubic, needs=("cv2",), runs_net=False),
 }
 """In the order in which they are shown; `plain` is what the others are compared with."""
 
@@ -172,15 +176,17 @@ def fitting(device: str) -> list[str]:
 
 
 def operations(task: Task, *, own: bool) -> float:
-    """Floating-point operations of convolutions for one pixel of the input, counted as the net is run: with what
-    enlarges folded where it is `own`."""
+    """Floating-point operations of the layers for one pixel of the input, counted as the net is run: with what
+    enlarges folded where it is `own`, without looking for places in references."""
     from torch.utils.flop_counter import FlopCounterMode
 
     model, side = net_of(task), 96
-    run = fast(model) if own and model.foldable else _forward(model)
+    lr = torch.rand(1, 3, side, side)
     with torch.inference_mode():
-        run(torch.rand(1, 3, side, side))  # folds
+        guide = [model.look(lr, [])] if model.needs_ref else []
+        run: Callable[..., Tensor] = fast(model) if own and model.foldable else model
+        run(lr, *guide)  # folds
         counter = FlopCounterMode(display=False)
         with counter:
-            run(torch.rand(1, 3, side, side))
+            run(lr, *guide)
     return float(counter.get_total_flops()) / side**2

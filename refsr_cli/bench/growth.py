@@ -13,12 +13,15 @@ from refsr_cli.bench.contenders import Task, net_of
 from refsr_cli.data.altered import rotated
 from refsr_cli.images import Picture, read_rgb8
 from refsr_cli.inference.upscaler import Upscaler, finished
+from refsr_cli.models import MODELS
 from refsr_cli.packaged import packaged
 from refsr_cli.reference.bank import RefBank, open_reference
 
 _SIDES = (128, 256, 512, 1024)
+_MATCHED_SIDES = (24, 48, 96)
+"""For nets that compare every place with every other."""
 _COUNTS = (1, 2, 4, 8)
-_VIEW = 192
+_VIEW, _MATCHED_VIEW = 192, 64
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,10 @@ class Growth:
     kind: str = "growth"
 
 
-def growth_with_pixels(task: Task, sides: Sequence[int] = _SIDES) -> Growth:
+def growth_with_pixels(task: Task, sides: Sequence[int] | None = None) -> Growth:
     """Of one picture after the other, larger and larger, without references."""
+    net = MODELS[task.model].net
+    sides = sides or (_MATCHED_SIDES if net.needs_ref and net.most_references != 1 else _SIDES)
     upscaler = Upscaler(net_of(task), device=task.device, self_ensemble=False)
     photo = read_rgb8(packaged("examples/images") / "kodak" / "kodim08.png")
     amounts, seconds = [], []
@@ -47,9 +52,10 @@ def growth_with_pixels(task: Task, sides: Sequence[int] = _SIDES) -> Growth:
     return Growth(task.model, "megapixels", amounts, seconds, power(amounts, seconds))
 
 
-def growth_with_references(task: Task, counts: Sequence[int] = _COUNTS, side: int = _VIEW) -> Growth:
+def growth_with_references(task: Task, counts: Sequence[int] = _COUNTS, side: int | None = None) -> Growth:
     """Of one picture, `side` pixels wide and high, with more and more references, each another view of it and of what
-    is around; what it takes without is not counted."""
+    is around; what it takes without is not counted, where it can do without."""
+    side = side or (_MATCHED_VIEW if MODELS[task.model].net.needs_ref else _VIEW)
     upscaler = Upscaler(net_of(task), device=task.device, self_ensemble=False)
     photo = read_rgb8(packaged("examples/images") / "kodak" / "kodim08.png")
     pixels = photo[:, :side, :side].permute(1, 2, 0).contiguous().numpy()
@@ -59,7 +65,7 @@ def growth_with_references(task: Task, counts: Sequence[int] = _COUNTS, side: in
     references = [
         open_reference(str(number), partial(torch.Tensor.contiguous, view)) for number, view in enumerate(views)
     ]
-    alone = _timed(upscaler, picture, task.scale, None)
+    alone = 0.0 if upscaler.model.needs_ref else _timed(upscaler, picture, task.scale, None)
     seconds = [
         max(1e-9, _timed(upscaler, picture, task.scale, RefBank(references[:count])) - alone) for count in counts
     ]

@@ -2,9 +2,10 @@
 touch the others, and each in turn, so that what else the machine does hits all alike."""
 
 import multiprocessing
+import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -45,27 +46,29 @@ class Bench:
 
     def run(self, pixels: Pixels) -> Run:
         """Raises RefsrError where it cannot."""
-        self._ours.send(pixels)
-        run = self._answer("run")
+        run = self._ask(pixels, "run")
         assert isinstance(run, Run)
         return run
 
     def result(self) -> Pixels:
         """What the last run gave."""
-        self._ours.send("result")
-        return np.asarray(self._answer("run"))
+        return np.asarray(self._ask("result", "tell its result"))
 
     def close(self) -> None:
         """Ends the process."""
         self._ours.close()
-        self._process.join(5)
-        if self._process.is_alive():
-            self._process.kill()
+        self._process.kill()
+        self._process.join()
+
+    def _ask(self, question: object, what: str) -> object:
+        with suppress(OSError):  # then it has ended, which the answer tells
+            self._ours.send(question)
+        return self._answer(what)
 
     def _answer(self, what: str) -> object:
         try:
             answer = self._ours.recv()
-        except EOFError:
+        except (EOFError, OSError):
             raise RefsrError(f"{self.name} cannot {what}: its process ended; it may have run out of memory") from None
         if isinstance(answer, str):
             raise RefsrError(f"{self.name} cannot {what}: {answer}")
@@ -89,20 +92,23 @@ def benches(names: Sequence[str], task: Task) -> Iterator[tuple[list[Bench], dic
 
 
 def by_turns(
-    opened: Sequence[Bench], pixels: Pixels, rounds: int, on_run: Callable[[str, int], None] = lambda name, done: None
-) -> dict[str, list[Run]]:
-    """`rounds` runs of each after one to warm up, whose memory is told; those that fail are left out."""
+    opened: Sequence[Bench], pixels: Pixels, rounds: int
+) -> Generator[int, None, tuple[dict[str, list[Run]], dict[str, str]]]:
+    """`rounds` runs of each after one to warm up, whose memory is told; and why those that are missing failed. Yields
+    the number of rounds done."""
     runs: dict[str, list[Run]] = {bench.name: [] for bench in opened}
+    failed: dict[str, str] = {}
     for number in range(rounds + 1):
         for bench in opened:
-            if bench.name not in runs:
+            if bench.name in failed:
                 continue
             try:
                 runs[bench.name].append(bench.run(pixels))
-            except RefsrError:
+            except RefsrError as error:
+                failed[bench.name] = str(error)
                 del runs[bench.name]
-            on_run(bench.name, number)
-    return runs
+        yield number + 1
+    return runs, failed
 
 
 def convolution_peak(device: str, precision: torch.dtype, rounds: int = 5) -> float:
@@ -124,6 +130,7 @@ def convolution_peak(device: str, precision: torch.dtype, rounds: int = 5) -> fl
 
 def _serve(connection: Connection, name: str, task: Task) -> None:
     """Of the process: makes the contender ready, then runs it on what comes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that asks ends it
     contender, device = CONTENDERS[name], pick_device(task.device)
     try:
         if contender.own:
@@ -137,7 +144,7 @@ def _serve(connection: Connection, name: str, task: Task) -> None:
     while True:
         try:
             asked = connection.recv()
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             return
         if isinstance(asked, str):
             connection.send(result)
@@ -157,6 +164,8 @@ def _serve(connection: Connection, name: str, task: Task) -> None:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 _STATUS = Path("/proc/self/status")

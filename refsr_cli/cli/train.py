@@ -125,7 +125,7 @@ def train(
         str,
         typer.Option(
             metavar="SUM",
-            help="Such as 1*L1+0.1*VGG54+0.005*GAN, of L1, MSE, Charbonnier, VGG22, VGG54, GAN, RGAN and WGAN_GP.",
+            help="Such as 1*L1+0.1*VGG54+0.005*GAN, of L1, MSE, Charbonnier, VGG22, VGG51, VGG54, GAN, RGAN, WGAN_GP.",
         ),
     ] = TrainConfig.loss,
     critic: Annotated[

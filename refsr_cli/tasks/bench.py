@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -18,7 +18,7 @@ from refsr_cli.bench.growth import Growth, growth_with_pixels, growth_with_refer
 from refsr_cli.bench.report import html_report
 from refsr_cli.bench.rounds import Run, benches, by_turns, convolution_peak
 from refsr_cli.config import BenchConfig
-from refsr_cli.data.benchmarks import Sample, open_benchmark
+from refsr_cli.data.benchmarks import Benchmark, Sample
 from refsr_cli.engine import Progress
 from refsr_cli.errors import BadSetting, UnknownName
 from refsr_cli.files import make_folder, write_atomically, write_table
@@ -109,35 +109,53 @@ def bench(config: BenchConfig) -> Iterator[Comparing | Progress | Timing | NotRu
     rows: list[Timing] = []
     grown: list[Growth] = []
     for model in config.models:
-        task = Task(model, config.scale, config.device, config.weights)
+        task = Task(model, config.scale, config.device, config.weights, trained=config.truth is not None)
         counted = {own: operations(task, own=own) for own in (False, True)}
-        with benches(names, task) as (opened, failed):
-            for name, message in failed.items():
-                yield NotRun(model, name, message)
-            for pixels, truth in pictures:
-                label = f"{model} {pixels.shape[1]}x{pixels.shape[0]}"
-                done: list[str] = []
-                runs = by_turns(opened, pixels, config.rounds, lambda name, _: done.append(name))  # noqa: B023
-                yield Progress(label, len(done), len(done))
-                results = {its.name: its.result() for its in opened if truth is not None and its.name in runs}
-                for gone in [its.name for its in opened if its.name not in runs]:
-                    yield NotRun(model, gone, f"{gone} failed on {label}")
-                for name in runs:
-                    work = counted[CONTENDERS[name].own] * CONTENDERS[name].passes * pixels.shape[0] * pixels.shape[1]
-                    peak = bf16 if name.endswith("bf16") else fp32
-                    psnr = None if truth is None else _psnr(results[name], truth, config.scale)
-                    work = 0 if name == "opencv" else work
-                    rows.append(_timing(task, name, pixels, runs[name], runs.get("plain"), work / peak, psnr))
-                    yield rows[-1]
+        for pixels, truth in pictures:
+            yield from _timed(config, task, names, pixels, truth, {False: fp32, True: bf16}, counted, rows)
         if config.growth:
             grown.append(growth_with_pixels(task))
             yield grown[-1]
-            if not MODELS[model].net.needs_ref or MODELS[model].net.most_references != 1:
+            if MODELS[model].net.most_references != 1:
                 grown.append(growth_with_references(task))
                 yield grown[-1]
     if config.output:
         write_report(config.output, rows, grown, _processor(device))
         yield Reported(config.output)
+
+
+def _timed(
+    config: BenchConfig,
+    task: Task,
+    names: Sequence[str],
+    pixels: Pixels,
+    truth: Sample | None,
+    peaks: Mapping[bool, float],
+    counted: Mapping[bool, float],
+    rows: list[Timing],
+) -> Iterator[Progress | Timing | NotRun]:
+    """One picture: processes of its own, so that memory that an earlier one left does not count. What is told goes to
+    `rows` too."""
+    height, width = pixels.shape[:2]
+    label = f"{task.model} {width}x{height}"
+    with benches(names, task) as (opened, failed):
+        turns = by_turns(opened, pixels, config.rounds)
+        while True:
+            try:
+                yield Progress(label, next(turns), config.rounds + 1)
+            except StopIteration as end:
+                runs, gone = end.value
+                break
+        results = {its.name: its.result() for its in opened if truth is not None and its.name in runs}
+    for name, message in {**failed, **gone}.items():
+        yield NotRun(task.model, name, message)
+    for name in runs:
+        its = CONTENDERS[name]
+        work = counted[its.own] * its.passes * height * width if its.runs_net else 0.0
+        psnr = None if truth is None else _psnr(results[name], truth, config.scale)
+        best = work / peaks[name.endswith("bf16")]
+        rows.append(_timing(task, name, pixels, runs[name], runs.get("plain"), best, psnr))
+        yield rows[-1]
 
 
 def _contenders(config: BenchConfig) -> list[str]:
@@ -158,8 +176,7 @@ def _contenders(config: BenchConfig) -> list[str]:
 def _pictures(config: BenchConfig) -> list[tuple[Pixels, Sample | None]]:
     """What is enlarged, and the truth where there is one."""
     if config.truth:
-        benchmark = open_benchmark(str(config.truth.parent))
-        sample = benchmark.sample(config.truth, config.scale)
+        sample = Benchmark("truth", config.truth.parent, "y").sample(config.truth, config.scale)
         if sample.lr.pixels.shape[2] != 3:
             raise BadSetting(f"--truth {config.truth} is grey; give a picture with colours")
         return [(sample.lr.pixels, sample)]

@@ -1,5 +1,6 @@
 """What a net makes of references of many kinds: others of the scene, of nothing, and changed ones."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -61,6 +62,10 @@ class Plotted:
     kind: str = "plotted"
 
 
+_MOST = 100.0
+"""PSNR in dB that counts for a result equal to its truth."""
+
+
 @dataclass(frozen=True)
 class _Try:
     psnr: float
@@ -97,10 +102,12 @@ def endure(
         except RefsrError as error:
             yield Failed(str(path), str(error))
             continue
-        alone[path] = _scored(upscaler, sample, config.scale, protocol, None)[0]
+        psnr = _scored(upscaler, sample, config.scale, protocol, None)[0]
+        if math.isfinite(psnr):  # else it is equal to its truth, and nothing can be gained
+            alone[path] = psnr
         yield Progress("without references", len(alone), len(paths))
     if not alone:
-        raise BadData(f"no image of {benchmark.folder} can be read")
+        raise BadData(f"no image of {benchmark.folder} can be read and scored")
     rows = []
     for choice in STRESS:
         tries = []
@@ -110,7 +117,7 @@ def endure(
             if refs:
                 sample = benchmark.sample(path, config.scale, protocol.pad_to)
                 psnr, share, seconds = _scored(upscaler, sample, config.scale, protocol, refs)
-                tries.append(_Try(psnr, alone[path], share, seconds))
+                tries.append(_Try(min(psnr, _MOST), alone[path], share, seconds))
             yield Progress(choice, number + 1, len(alone))
         if tries:
             rows.append(_summed(choice, tries))

@@ -324,7 +324,9 @@ def _prepare_lesson(run: Run, data: Path | None, benchmark: Benchmark) -> Genera
     pairs = find_pairs(config.pairs) if config.pairs else []
     photos = find_photos(data, config.train_range) if data else []
     yield started(len(photos), len(pairs), 0)
-    ease = config.ease * config.batch if run.model.needs_ref else 0
+    if config.ease and not (run.model.needs_ref and config.stage == "restore" and photos):
+        raise BadSetting("--ease is for a net that needs references, in stage restore, with --data of photos")
+    ease = config.ease * config.batch
     windows = PairWindows(photos, pairs, config.patch * run.model.scale, config.foreign, config.seed, ease)
     workers = config.workers if config.workers is not None else os.cpu_count() or 1
     if run.model.needs_ref:
