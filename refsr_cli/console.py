@@ -158,7 +158,8 @@ def _uses(refs: list[dict[str, Any]]) -> str:
     for ref in sorted(refs, key=lambda ref: -ref["share"]):
         name = Path(ref["path"]).name
         name = escape(name if names.count(name) == 1 else ref["path"])
-        used = f"used on {ref['share']:.0%} of the picture (mean trust {ref['trust']:.2f})"
+        measures = [f" (mean {word} {ref[word]:.2f})" for word in ("trust", "likeness") if ref[word] is not None]
+        used = f"used on {ref['share']:.0%} of the picture{''.join(measures)}"
         told.append(f"{name} {used if ref['share'] >= 0.005 else 'not used'}")
     rest = 1 - sum(ref["share"] for ref in refs)
     return f"{', '.join(told)}; {rest:.0%} without reference"

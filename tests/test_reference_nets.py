@@ -479,6 +479,31 @@ def test_self_ensemble_turns_the_references_along(name: str) -> None:
     assert np.abs(enlarged.picture.pixels - total / 8).max() <= 1.01
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_half_the_bits_read_at_the_same_places(name: str) -> None:
+    """Also far from the corner, where bfloat16 counts by twos and fours, and with offsets that are parts of a pixel."""
+    model, lr, reference = small(name), torch.rand(1, 3, 96, 16), torch.rand(1, 3, 384, 64)
+    for key, weight in model.named_parameters():
+        if "offsets.weight" in key or "conv_offset_mask.weight" in key:
+            torch.nn.init.normal_(weight, std=0.1)
+    with torch.no_grad():
+        exact = model(lr, model.look(lr, [reference]))
+        with torch.autocast("cpu", torch.bfloat16):
+            guide = model.look(lr, [reference])
+            rough = model(lr, guide)
+    if isinstance(guide, Textures):
+        assert torch.equal(guide.flow, model.look(lr, [reference]).flow)
+    assert float((exact - rough.float()).square().mean()) < 1e-5  # 50 dB
+
+
+def test_ssen_does_not_say_how_like_a_reference_is() -> None:
+    picture, bank = photo(16, 16), references("kodim08.png")
+    (use,) = finished(Upscaler(small("ssen"), device="cpu").enlarge(picture, 64, 64, bank)).uses
+    assert (use.share, use.trust, use.likeness) == (1.0, None, None)
+    (use,) = finished(Upscaler(small("c2"), device="cpu").enlarge(picture, 64, 64, bank)).uses
+    assert use.trust is None and use.likeness is not None and -1 <= use.likeness <= 1
+
+
 def test_without_a_reference_the_picture_is_its_own() -> None:
     for name in SMALL:
         model, lr = small(name), torch.rand(1, 3, 16, 24)

@@ -34,8 +34,10 @@ class RefUse:
     path: str
     share: float
     """Part of the picture, in [0, 1], where it was used."""
-    trust: float
-    """Mean trust there."""
+    trust: float | None
+    """Mean trust there; None for a net that does not tell how far it believes a reference."""
+    likeness: float | None = None
+    """Of such a net, how like what it found is on average, as a cosine; None where it does not look for anything."""
 
 
 def guided(run: Runner, merge: Merge, scale: int, match: Match, sources: Sequence[Source]) -> TileRunner:

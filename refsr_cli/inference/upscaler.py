@@ -151,12 +151,12 @@ class Upscaler:
                 large, shares = yield from self._refer_turned(fine, scale, chosen, orientation)
                 total += large
             large = np.rint(total / (8 if fine is pixels else 8 * 257)).astype(pixels.dtype)
-        uses = tuple(RefUse(its.name, *told) for its, told in zip(chosen, shares, strict=True))
+        uses = tuple(RefUse(its.name, share, None, like) for its, (share, like) in zip(chosen, shares, strict=True))
         return large, Guidance(None, None, tuple(chosen), uses) if chosen else None
 
     def _refer_turned(
         self, pixels: Pixels, scale: int, chosen: Sequence[Reference], orientation: int
-    ) -> Generator[int, None, tuple[Pixels, list[tuple[float, float]]]]:
+    ) -> Generator[int, None, tuple[Pixels, list[tuple[float, float | None]]]]:
         """In one orientation: the result, upright, and what the net says of each reference."""
         model, halo = self.model, self.model.receptive_field + RESIZE_HALO
         memory = (self.memory or default_memory(self.device)) // _FOR_REFERENCES

@@ -22,8 +22,9 @@ class Guide(Protocol):
         """For a picture continued below and to the right by so many low-resolution pixels."""
         ...
 
-    def shares(self, count: int) -> list[tuple[float, float]]:
-        """For each of `count` references the part of the picture for which it was looked at, and how like it was."""
+    def shares(self, count: int) -> list[tuple[float, float | None]]:
+        """For each of `count` references the part of the picture for which it was looked at, and how like it was there,
+        where that is known."""
         ...
 
 

@@ -54,9 +54,9 @@ class Laid:
         sides = (0, self.scale * right, 0, self.scale * bottom)
         return replace(self, image=F.pad(self.image, sides, mode="replicate"))
 
-    def shares(self, count: int) -> list[tuple[float, float]]:
+    def shares(self, count: int) -> list[tuple[float, float | None]]:
         """Of the first, all; it is not known how like it is."""
-        return [(1.0, 1.0)] * min(count, 1)
+        return [(1.0, None)] * min(count, 1)
 
 
 class OffsetEstimator(nn.Module):

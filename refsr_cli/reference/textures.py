@@ -57,9 +57,9 @@ class Textures:
             self, flow=F.pad(self.flow, sides), score=F.pad(self.score, sides), ref_id=F.pad(self.ref_id, sides)
         )
 
-    def shares(self, count: int) -> list[tuple[float, float]]:
+    def shares(self, count: int) -> list[tuple[float, float | None]]:
         """For each of `count` references the part of the cells whose likest patch is in it, and their mean cosine."""
-        told = []
+        told: list[tuple[float, float | None]] = []
         for number in range(count):
             here = self.ref_id == number
             mean = float(self.score[:, 0][here].mean()) if here.any() else 0.0
