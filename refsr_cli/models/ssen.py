@@ -3,8 +3,9 @@
 There is no code of its authors. What the paper leaves open is a number of `SSENConfig`, or said where it is decided.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -122,6 +123,8 @@ class SSEN(SRModel):
     needs_ref = True
     multiple_of = 8
     most_references = 1
+    slower: ClassVar[Mapping[str, float]] = {".estimator.": 0.1}
+    """Before the offsets know anything they blur what they move; the paper does not say."""
 
     def __init__(self, config: SSENConfig, scale: int) -> None:
         super().__init__(scale)
@@ -134,6 +137,9 @@ class SSEN(SRModel):
             nn.Conv2d(features, features, 3, stride=2, padding=1),
             nn.LeakyReLU(_SLOPE),
         )
+        for module in self.shrink:  # as strong at first as the picture, so that it is not learned to do without it
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, a=_SLOPE)
         self.extractor = nn.Sequential(*(ResBlock(features) for _ in range(config.extractor_blocks)))
         self.alignments = nn.ModuleList(Alignment(features, config.groups) for _ in range(config.alignments))
         self.fusion = conv(2 * features, features)
