@@ -43,6 +43,18 @@ _SRDENSENET: dict[str, Any] = {
     "ema": 0.0,
     "scale": 4,
 }
+_SSEN: dict[str, Any] = {
+    "model": "ssen",
+    "scale": 4,
+    "batch": 32,
+    "patch": 40,
+    "steps": 100_000,
+    "learning_rate": 1e-4,
+    "schedule": "cosine",
+    "loss": "Charbonnier",
+    "ema": 0.0,
+    "foreign": 0.0,
+}
 _C2: dict[str, Any] = {
     "scale": 4,
     "loss": "L1",
@@ -103,34 +115,11 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "ssen": Recipe(
         "Shim et al. 2020: 160x160 crops, Charbonnier loss, cosine",
-        {
-            "model": "ssen",
-            "scale": 4,
-            "batch": 32,
-            "patch": 40,
-            "steps": 100_000,
-            "learning_rate": 1e-4,
-            "schedule": "cosine",
-            "loss": "Charbonnier",
-            "ema": 0.0,
-            "foreign": 0.0,
-        },
+        _SSEN,
     ),
     "ssen-gan": Recipe(
         "Shim et al. 2020: with VGG features and PatchGAN, from a trained SSEN; the paper does not give the weights",
-        {
-            "model": "ssen",
-            "scale": 4,
-            "batch": 32,
-            "patch": 40,
-            "steps": 100_000,
-            "learning_rate": 1e-4,
-            "schedule": "cosine",
-            "loss": "1*Charbonnier+0.1*VGG54+0.001*GAN",
-            "critic": "patch",
-            "ema": 0.0,
-            "foreign": 0.0,
-        },
+        {**_SSEN, "loss": "1*Charbonnier+0.1*VGG54+0.001*GAN", "critic": "patch"},
         goes_on=True,
     ),
     "c2-gan": Recipe(
