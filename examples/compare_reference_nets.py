@@ -1,4 +1,5 @@
-"""Nets with references on the same pairs: scores, seconds, memory.   python examples/compare_reference_nets.py SET"""
+"""Nets with references on the same pairs: scores, seconds, memory. With a set, a kind of references and own weights:
+python examples/compare_reference_nets.py SET L1 runs/ssen-x4/model.safetensors"""
 
 import multiprocessing
 import shutil
@@ -10,7 +11,7 @@ from resource import RUSAGE_SELF, getrusage  # not on Windows
 from refsr_cli.config import EvaluateConfig
 from refsr_cli.tasks.evaluate import Summary, evaluate
 
-NETS = ("edsr-baseline-x4", "ssen-x4", "datsr-small-x4", "refnet-x4")
+NETS = ("edsr-baseline-x4", "refnet-x4")
 FLOWERPOT = Path(__file__).parent / "images" / "flowerpot"
 
 
@@ -30,11 +31,10 @@ def measured(dataset: str, weights: str, refs: str) -> tuple[Summary, float]:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        dataset, *refs = sys.argv[1:] or [demo_set(Path(folder)), "L1"]
-        print(f"{'weights':18} refs    PSNR    SSIM   least s/image    MiB")
-        for weights in NETS:
-            for choice in ["none"] if weights == NETS[0] else refs or ["L1"]:
-                with multiprocessing.get_context("spawn").Pool(1) as pool:
-                    its, memory = pool.apply(measured, (dataset, weights, choice))
-                times = f"{its.worst_gain or 0:7.2f} {its.seconds / its.count:7.1f} {memory:6.0f}"
-                print(f"{weights:18} {choice:5} {its.psnr:6.2f} {its.ssim:7.4f} {times}", flush=True)
+        dataset, choice, *own = sys.argv[1:] or [demo_set(Path(folder)), "L1"]
+        print(f"{'weights':40}    PSNR    SSIM   least s/image    MiB")
+        for weights in (*NETS, *own):
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                its, memory = pool.apply(measured, (dataset, weights, "none" if weights == NETS[0] else choice))
+            times = f"{its.worst_gain or 0:7.2f} {its.seconds / its.count:7.1f} {memory:6.0f}"
+            print(f"{weights[-40:]:40} {its.psnr:7.2f} {its.ssim:7.4f} {times}", flush=True)

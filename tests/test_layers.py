@@ -71,6 +71,10 @@ def test_upsampler_radius_is_what_the_gradient_reaches(scale: int) -> None:
 # Folding
 
 
+def fold(tail: nn.Module, scale: int) -> tuple[Tensor, Tensor]:
+    return fold_tail(tail, FEATURES, scale, next(tail.parameters()))
+
+
 def make_tail(scale: int) -> nn.Module:
     """An EDSR tail with random weights and biases, in float64."""
     return nn.Sequential(Upsampler(FEATURES, scale), conv(FEATURES, 3)).double()
@@ -83,7 +87,7 @@ def test_folded_tail_equals_tail_but_for_the_outermost_scale_pixels(
     torch.manual_seed(seed)
     tail = make_tail(scale)
     x = torch.randn(2, FEATURES, height, width, dtype=torch.float64)
-    true, folded = tail(x), apply_folded(*fold_tail(tail, FEATURES, scale), x, scale)
+    true, folded = tail(x), apply_folded(*fold(tail, scale), x, scale)
     assert folded.shape == true.shape
     inside = (..., slice(scale, -scale), slice(scale, -scale))
     torch.testing.assert_close(folded[inside], true[inside], rtol=0, atol=1e-12)
@@ -101,7 +105,7 @@ def test_gradients_through_the_fold_are_those_through_the_tail(scale: int) -> No
         return torch.autograd.grad((sr - target)[inside].square().sum(), [x, *tail.parameters()])
 
     through_tail = gradients(tail(x))
-    through_fold = gradients(apply_folded(*fold_tail(tail, FEATURES, scale), x, scale))
+    through_fold = gradients(apply_folded(*fold(tail, scale), x, scale))
     for folded, true in zip(through_fold, through_tail, strict=True):
         assert true.abs().max() > 0
         torch.testing.assert_close(folded, true)
@@ -109,14 +113,14 @@ def test_gradients_through_the_fold_are_those_through_the_tail(scale: int) -> No
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_folded_tail_has_the_number_format_of_the_tail(dtype: torch.dtype) -> None:
-    assert {tensor.dtype for tensor in fold_tail(make_tail(2).to(dtype), FEATURES, 2)} == {dtype}
+    assert {tensor.dtype for tensor in fold(make_tail(2).to(dtype), 2)} == {dtype}
 
 
 def test_autocast_does_not_make_the_fold_rough() -> None:
     tail = make_tail(2).float()
     with torch.autocast("cpu", torch.bfloat16):
-        rough = fold_tail(tail, FEATURES, 2)
-    for found, exact in zip(rough, fold_tail(tail.double(), FEATURES, 2), strict=True):
+        rough = fold(tail, 2)
+    for found, exact in zip(rough, fold(tail.double(), 2), strict=True):
         assert found.dtype == torch.float32
         torch.testing.assert_close(found.double(), exact, atol=1e-6, rtol=1e-5)
 

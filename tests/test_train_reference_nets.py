@@ -14,7 +14,7 @@ from refsr_cli.cli import app
 from refsr_cli.config import TrainConfig, resumed
 from refsr_cli.data.benchmarks import trial_photos
 from refsr_cli.data.pair_stream import PairStream
-from refsr_cli.data.pairs import Pair, PairWindows
+from refsr_cli.data.pairs import Pair, PairWindows, Window
 from refsr_cli.errors import BadSetting
 from refsr_cli.images import Picture, read_image, write_image
 from refsr_cli.models import build
@@ -164,9 +164,9 @@ def test_pairs_are_turned_together_or_apart():
     """The reference of a copy shows the picture; turned apart it does not lie the same way."""
 
     class Copies(PairWindows):
-        def __getitem__(self, number: int) -> tuple[Tensor, list[Tensor]]:
-            window, _ = super().__getitem__(number)
-            return window, [window]
+        def __getitem__(self, number: int) -> Window:
+            window = super().__getitem__(number)
+            return window._replace(references=[window.pixels], centre=(0.5, 0.5))
 
     photos = sorted(trial_photos().folder.glob("*.png"))
     copies = Copies(photos, [], 64, 0.0, 0)

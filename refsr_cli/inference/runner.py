@@ -16,9 +16,10 @@ Merge = Callable[[Offer], tuple[Tensor, Tensor]]
 """`SRModel.merge`: from an offer to the detail that is taken, and the trust in it, float32."""
 
 
-def runner_for(model: SRModel, precision: torch.dtype = torch.float32) -> Runner:
-    """Runs `model`, in evaluation mode, on any size: pads to `multiple_of`, crops back, clamps."""
-    forward, step = fast(model.eval()), model.multiple_of
+def runner_for(model: SRModel, precision: torch.dtype = torch.float32, *, plain: bool = False) -> Runner:
+    """Runs `model`, in evaluation mode, on any size: pads to `multiple_of`, crops back, clamps. `plain` is without what
+    makes it fast, to the last bit as it was trained."""
+    forward, step = model.eval() if plain else fast(model.eval()), model.multiple_of
 
     @torch.inference_mode()
     def run(lr: Tensor) -> Tensor:

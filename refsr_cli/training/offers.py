@@ -51,7 +51,7 @@ class _Offers(Dataset[dict[str, Tensor] | str]):
     unfit."""
 
     def __init__(self, windows: PairWindows, model: SRModel, device: torch.device) -> None:
-        self.windows, self.run, self.device = windows, runner_for(model), device
+        self.windows, self.run, self.device = windows, runner_for(model, plain=True), device
 
     @torch.inference_mode()
     def __getitem__(self, number: int) -> dict[str, Tensor] | str:

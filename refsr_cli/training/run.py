@@ -83,7 +83,7 @@ class Run:
         model = build(config.model, config.scale, numbers_of(config.model, config.numbers))
         if not any(True for _ in model.parameters()):
             raise BadSetting(f"model '{config.model}' has nothing to train")
-        if config.fold_tail and not model.foldable:
+        if config.fold_tail and (not model.foldable or model.merges_refs):
             raise BadSetting(f"model '{config.model}' has no linear tail to fold; leave --fold-tail out")
         if model.merges_refs and config.loss != TrainConfig.loss:
             raise BadSetting(f"model '{config.model}' has a loss of its own; leave --loss out")
