@@ -1,7 +1,8 @@
 """What commands that enlarge share: the net they ask for, found, loaded and made ready to run; and their records."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from refsr_cli.config import NetConfig
 from refsr_cli.inference.upscaler import Upscaler, Using
@@ -25,6 +26,11 @@ class Skipped:
     source: str
     target: str
     kind: str = "skipped"
+
+
+def columns(record: Any) -> dict[str, Any]:
+    """A record as a row of a table: all but its kind."""
+    return {name: value for name, value in asdict(record).items() if name != "kind"}
 
 
 def open_upscaler(

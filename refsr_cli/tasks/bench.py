@@ -4,10 +4,9 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from refsr_cli.bench.report import html_report
 from refsr_cli.bench.rounds import Run, benches, by_turns, convolution_peak
 from refsr_cli.config import BenchConfig
 from refsr_cli.data.benchmarks import Benchmark, Sample
-from refsr_cli.engine import Progress
+from refsr_cli.engine import Progress, columns
 from refsr_cli.errors import BadSetting, UnknownName
 from refsr_cli.files import make_folder, write_atomically, write_table
 from refsr_cli.images import Picture, Pixels, read_rgb8, to_tensor
@@ -102,10 +101,8 @@ def bench(config: BenchConfig) -> Iterator[Comparing | Progress | Timing | NotRu
         make_folder(config.output.parent)
     pictures = _pictures(config)
     fp32, bf16 = (convolution_peak(config.device, precision) for precision in (torch.float32, torch.bfloat16))
-    device = pick_device(config.device)
-    yield Comparing(
-        _processor(device), torch.get_num_threads(), torch.__version__, __version__, fp32, bf16, config.rounds
-    )
+    processor = _processor(pick_device(config.device))
+    yield Comparing(processor, torch.get_num_threads(), torch.__version__, __version__, fp32, bf16, config.rounds)
     rows: list[Timing] = []
     grown: list[Growth] = []
     for model in config.models:
@@ -120,7 +117,7 @@ def bench(config: BenchConfig) -> Iterator[Comparing | Progress | Timing | NotRu
                 grown.append(growth_with_references(task))
                 yield grown[-1]
     if config.output:
-        write_report(config.output, rows, grown, _processor(device))
+        write_report(config.output, rows, grown, processor)
         yield Reported(config.output)
 
 
@@ -240,17 +237,13 @@ def _processor(device: torch.device) -> str:
     return f"{name}, {os.cpu_count()} cores"
 
 
-def _columns(row: Any) -> dict[str, Any]:
-    return {name: value for name, value in asdict(row).items() if name != "kind"}
-
-
 def write_report(path: Path, rows: Sequence[Timing], grown: Sequence[Growth], processor: str) -> None:
     """As the suffix of `path` says. Raises BadFile."""
-    table = [_columns(row) for row in rows]
+    table = [columns(row) for row in rows]
     if path.suffix.lower() == ".csv":
         write_table(path, table)
     elif path.suffix.lower() == ".json":
-        told = {"processor": processor, "timings": table, "growth": [_columns(its) for its in grown]}
+        told = {"processor": processor, "timings": table, "growth": [columns(its) for its in grown]}
         write_atomically(path, json.dumps(told, indent=1).encode())
     else:
-        write_atomically(path, html_report(processor, table, [_columns(its) for its in grown]).encode())
+        write_atomically(path, html_report(processor, table, [columns(its) for its in grown]).encode())

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,7 +14,7 @@ from refsr_cli.config import EvaluateConfig
 from refsr_cli.data.benchmarks import Benchmark, download_benchmark, open_benchmark
 from refsr_cli.data.reference_sets import check_choice, choose_references, require_references
 from refsr_cli.data.remote import Fetching
-from refsr_cli.engine import open_upscaler
+from refsr_cli.engine import columns, open_upscaler
 from refsr_cli.errors import BadSetting, Failed, RefsrError
 from refsr_cli.files import make_folder, write_table
 from refsr_cli.images import Picture, to_tensor, write_image
@@ -154,7 +154,7 @@ def evaluate(
     if not rows:
         return
     if config.csv:
-        write_table(config.csv, [_columns(row) for row in rows])
+        write_table(config.csv, [columns(row) for row in rows])
     yield Summary(
         dataset=benchmark.name,
         count=len(rows),
@@ -211,7 +211,3 @@ def _mean(values: Iterable[float]) -> float:
     """The mean of those that are numbers: an image equal to its truth has no PSNR, a tiny one no SSIM."""
     finite = [value for value in values if math.isfinite(value)]
     return fmean(finite) if finite else math.nan
-
-
-def _columns(row: Measured) -> dict[str, Any]:
-    return {name: value for name, value in asdict(row).items() if name != "kind"}

@@ -3,16 +3,15 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from refsr_cli.config import EvaluateConfig
 from refsr_cli.data.benchmarks import Sample, download_benchmark, open_benchmark
 from refsr_cli.data.reference_sets import STRESS, choose_references, require_references
 from refsr_cli.data.remote import Fetching
-from refsr_cli.engine import Progress, open_upscaler
+from refsr_cli.engine import Progress, columns, open_upscaler
 from refsr_cli.errors import BadData, BadSetting, Failed, RefsrError
 from refsr_cli.files import make_folder, write_table
 from refsr_cli.images import to_tensor
@@ -123,7 +122,7 @@ def endure(
             rows.append(_summed(choice, tries))
             yield rows[-1]
     if config.csv:
-        write_table(config.csv, [_columns(row) for row in rows])
+        write_table(config.csv, [columns(row) for row in rows])
     plot_gains(
         plot,
         f"{using.model} x{config.scale} on {benchmark.name}",
@@ -155,7 +154,3 @@ def _summed(choice: str, tries: Sequence[_Try]) -> Stressed:
         ref_share=fmean(its.share for its in tries),
         seconds=fmean(its.seconds for its in tries),
     )
-
-
-def _columns(row: Stressed) -> dict[str, Any]:
-    return {name: value for name, value in asdict(row).items() if name != "kind"}
