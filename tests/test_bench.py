@@ -54,7 +54,7 @@ def test_one_that_fails_does_not_stop_the_others(pixels):
 
 def test_memory_that_a_run_takes_is_seen(pixels):
     """The plain net holds 64 channels at full size, 256 bytes a pixel; refsr does not."""
-    large = np.tile(pixels, (4, 4, 1))
+    large = np.tile(pixels, (6, 6, 1))
     with benches(["plain", "refsr"], TASK) as (opened, _):
         runs, _ = finished(by_turns(opened, large, 1))
         (ours,) = [bench for bench in opened if bench.name == "refsr"]
@@ -65,7 +65,9 @@ def test_memory_that_a_run_takes_is_seen(pixels):
     plain, ours = (max(run.peak_bytes or 0 for run in runs[name]) for name in ("plain", "refsr"))
     if plain == 0:
         pytest.skip("this system does not tell")
-    assert plain > 16 * large.shape[0] * large.shape[1] * 64 * 4 > 2 * ours
+    channels = 16 * large.shape[0] * large.shape[1] * 64 * 4
+    assert plain > channels > 1.5 * ours
+    assert plain > 4 * ours
 
 
 def test_operations_are_those_of_the_layers():
