@@ -536,6 +536,41 @@ def test_fixed_matching_finds_the_picture_in_a_moved_one() -> None:
     assert F.mse_loss(guide.unmoved(4)[:, :3][inner], hr[inner]).log10() * -10 < 20
 
 
+# Starting from a net that needs no references
+
+
+def test_ssen_equals_the_edsr_it_starts_from() -> None:
+    """Whatever the reference shows, borders included; and a net of other numbers is refused."""
+    edsr = build("edsr-baseline", 4, {"features": 8, "blocks": 2})
+    model = build("ssen", 4, {**SMALL["ssen"], "from_edsr": True})
+    lr, reference = torch.rand(1, 3, 16, 24), torch.rand(1, 3, 70, 50)
+    assert (model(lr, model.look(lr, [reference])) - edsr(lr)).abs().max() > 0.01
+    assert "of an edsr" in model.start_from(edsr, "an edsr")
+    torch.testing.assert_close(model(lr, model.look(lr, [reference])), edsr(lr))
+    for other in (build("edsr-baseline", 4, {"features": 8, "blocks": 3}), build("edsr-baseline", 2)):
+        with pytest.raises(BadSetting, match="an edsr is no EDSR to start from"):
+            model.start_from(other, "an edsr")
+    with pytest.raises(BadSetting, match="from_edsr=true"):
+        small("ssen").start_from(edsr, "an edsr")
+
+
+@pytest.mark.parametrize("name", ["c2", "datsr"])
+def test_nets_with_a_trunk_add_to_its_result(name) -> None:
+    """It is not trained further, and has to be the EDSR that is named."""
+    edsr = build("edsr-baseline", 4, {"blocks": 2})
+    model = small(name, trunk_blocks=2)
+    assert model.start_from(edsr, "an edsr").startswith("trunk: ")
+    lr, reference = torch.rand(1, 3, 16, 24), torch.rand(1, 3, 70, 50)
+    guide = model.look(lr, [reference])
+    added = model.restoration(lr, edsr(lr), guide)
+    torch.testing.assert_close(model(lr, guide), edsr(lr) + added)
+    assert not any(weight.requires_grad for weight in model.trunk.parameters())
+    with pytest.raises(BadSetting, match="another net"):
+        model.start_from(build("edsr-baseline", 4, {"blocks": 3}), "an edsr")
+    with pytest.raises(BadSetting, match="another net"):
+        small(name).start_from(edsr, "an edsr")
+
+
 # Published files
 
 

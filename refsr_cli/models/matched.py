@@ -1,7 +1,7 @@
 """What nets share that restore with features of references at places found by matching: C2-Matching, DATSR."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from refsr_cli.layers.resample import resize
 from refsr_cli.layers.vgg import VGGStem
 from refsr_cli.models.base import SRModel
+from refsr_cli.models.edsr import EDSR, EDSRConfig
 from refsr_cli.reference.descriptors import CELL
 from refsr_cli.reference.matching import match_reference
 from refsr_cli.reference.patches import PATCH, match_patches
@@ -34,6 +35,8 @@ class MatchedConfig:
     matching: Matching = "learned"
     matched: tuple[int, int, int] = (64, 128, 256)
     """Widths of the features that places are found by; those of VGG-16."""
+    trunk_blocks: int = field(default=0, metadata={"omissible": True})
+    """Of an EDSR 64 wide whose result is what the net adds to; 0 is a bilinear enlargement, as in the papers."""
 
 
 class Correspondence(nn.Module):
@@ -77,6 +80,8 @@ class Matched(SRModel):
         learned = config.matching == "learned"
         self.correspondence = Correspondence(config.matched).requires_grad_(False) if learned else None
         self.stem = VGGStem(config.textures)
+        trunk = EDSRConfig(blocks=config.trunk_blocks)
+        self.trunk = EDSR(trunk, scale).requires_grad_(False) if config.trunk_blocks else None
         self.restoration: Any
         """(lr, base, textures) -> what is added to the bilinear base."""
 
@@ -124,9 +129,18 @@ class Matched(SRModel):
         return (middle - PATCH // 2)[None], match.score[None, inner, inner]
 
     def forward(self, lr: Tensor, textures: Textures) -> Tensor:  # type: ignore[override]
-        base = F.interpolate(lr, scale_factor=CELL, mode="bilinear", align_corners=False)
+        if self.trunk is None:
+            base = F.interpolate(lr, scale_factor=CELL, mode="bilinear", align_corners=False)
+        else:
+            base = self.trunk(lr)
         added: Tensor = self.restoration(lr, base, textures)
         return base + added
+
+    def start_from(self, source: SRModel, name: str, *, partly: bool = False) -> str:
+        """From another net of its kind; or, if it has a trunk, from the EDSR that is to be it."""
+        if self.trunk is None or partly or not isinstance(source, EDSR):
+            return super().start_from(source, name, partly=partly)
+        return f"trunk: {self.trunk.start_from(source, name)}"
 
 
 def enlarged(lr: Tensor) -> Tensor:

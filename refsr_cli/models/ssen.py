@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from refsr_cli.errors import BadSetting
 from refsr_cli.layers.alignment import at_least_float32, deformable_conv, pixel_grid, taps
 from refsr_cli.layers.attention import NonLocal
 from refsr_cli.layers.blocks import ResBlock, Upsampler, conv, exactly
 from refsr_cli.layers.resample import resize
 from refsr_cli.models.base import SRModel
+from refsr_cli.models.edsr import DIV2K_MEAN, EDSR, EDSRConfig
 
 _SLOPE = 0.1
 """Of the leaky rectifiers; the paper does not say."""
@@ -35,6 +37,9 @@ class SSENConfig:
     """Residual blocks after the fusion; the paper says as in EDSR."""
     groups: int = 8
     """Runs of channels with offsets of their own; the paper does not say."""
+    from_edsr: bool = False
+    """Whether DIV2K's mean is subtracted and a convolution ends the body, as in EDSR, whose weights such a net can
+    start from; the paper has EDSR's blocks and does not say more."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +148,12 @@ class SSEN(SRModel):
         self.extractor = nn.Sequential(*(ResBlock(features) for _ in range(config.extractor_blocks)))
         self.alignments = nn.ModuleList(Alignment(features, config.groups) for _ in range(config.alignments))
         self.fusion = conv(2 * features, features)
-        self.body = nn.Sequential(*(ResBlock(features) for _ in range(config.blocks)))
+        blocks = [ResBlock(features) for _ in range(config.blocks)]
+        self.body = nn.Sequential(*blocks, conv(features, features)) if config.from_edsr else nn.Sequential(*blocks)
         self.tail = nn.Sequential(Upsampler(features, scale), conv(features, 3))
+        mean = torch.tensor(DIV2K_MEAN if config.from_edsr else (0.0, 0.0, 0.0)).view(1, 3, 1, 1)
+        self.mean: Tensor
+        self.register_buffer("mean", mean, persistent=False)
 
     @property
     def receptive_field(self) -> int:
@@ -158,10 +167,32 @@ class SSEN(SRModel):
         return Laid(resize(references[0] if references else lr, height, width).clamp(0, 1), self.scale)
 
     def forward(self, lr: Tensor, reference: Laid) -> Tensor:  # type: ignore[override]
-        picture = self.extractor(self.head(lr))
-        shown = self.extractor(self.shrink(reference.image))
+        picture = self.extractor(self.head(lr - self.mean))
+        shown = self.extractor(self.shrink(reference.image - self.mean))
         for align in self.alignments:
             shown = align(picture, shown)
         merged = self.body(self.fusion(torch.cat([picture, shown], 1)))
         upsample, reconstruct = self.tail
-        return exactly(reconstruct, upsample(merged + picture))
+        return exactly(reconstruct, upsample(merged + picture)) + self.mean
+
+    def start_from(self, source: SRModel, name: str, *, partly: bool = False) -> str:
+        """From another SSEN; or, if `from_edsr`, from an EDSR, which it then equals until it learns more."""
+        if partly or not isinstance(source, EDSR):
+            return super().start_from(source, name, partly=partly)
+        wanted = EDSRConfig(features=self.config.features, blocks=self.config.blocks)
+        if not self.config.from_edsr or (source.config, source.scale) != (wanted, self.scale):
+            raise BadSetting(
+                f"{name} is no EDSR to start from: {source.config} for scale {source.scale}; wanted are "
+                f"--set from_edsr=true, and {wanted} for scale {self.scale}"
+            )
+        theirs = {  # pixels of one instead of 255: all between is as much smaller
+            key: value / wanted.value_range if key.endswith(".bias") else value
+            for key, value in source.state_dict().items()
+        }
+        self.load_state_dict({**self.state_dict(), **theirs})
+        for block in self.extractor:
+            for value in (block.conv2.weight, block.conv2.bias):
+                nn.init.zeros_(value)
+        nn.init.dirac_(self.fusion.weight)  # of what is joined, the first half: the picture
+        nn.init.zeros_(self.fusion.bias)
+        return f"head, body and tail are those of {name}"
