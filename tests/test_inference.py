@@ -32,7 +32,7 @@ def small_edsr(scale: int) -> SRModel:
 
 def tiled(run, pixels, scale, **settings):
     """The picture that `run_tiles` gives of a runner to which the place makes no difference."""
-    picture, trust = finished(run_tiles(everywhere(run), pixels, scale, **settings))
+    ((picture, trust),) = finished(run_tiles(everywhere(run), [pixels], scale, **settings))
     assert trust is None
     return picture
 
@@ -79,6 +79,57 @@ def test_any_size_and_tile_of_bicubic_equals_the_whole(height, width, scale, til
     parts = tiled(runner_for(model), pixels, scale, tile=tile, halo=model.receptive_field, device=CPU)
     whole = upscale_bicubic(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].double(), scale)
     assert np.abs(parts - whole[0].permute(1, 2, 0).clamp(0, 255).numpy()).max() <= 0.5 + 1e-3
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    tile=st.sampled_from([None, 16, 23]),
+    step=st.sampled_from([1, 4]),
+    batch=st.integers(2, 9),
+    count=st.integers(1, 3),
+)
+def test_tiles_computed_at_once_give_what_each_gives_alone(height, width, tile, step, batch, count):
+    """Of several pictures; at most `batch` at once; in a picture that is large enough all windows have one size."""
+    model, photo = small_edsr(2), kodak(height + count, width)
+    pictures, plain, shapes = [photo[number : number + height] for number in range(count)], runner_for(model), []
+
+    def run(lr: Tensor) -> Tensor:
+        shapes.append(tuple(lr.shape))
+        return plain(lr)
+
+    how = {"tile": tile, "halo": model.receptive_field, "device": CPU, "step": step}
+    together = finished(run_tiles(everywhere(run), pictures, 2, batch=batch, **how))
+    assert len(together) == count and all(trust is None for _, trust in together)
+    for pixels, (large, _) in zip(pictures, together, strict=True):
+        alone = tiled(plain, pixels, 2, **{**how, "tile": None})
+        assert np.abs(large.astype(int) - alone).max() <= 1 and (large != alone).mean() < 1e-2
+    assert max(shape[0] for shape in shapes) <= batch
+    if step == 1:
+        assert len({shape[1:] for shape in shapes}) == 1
+        tiles = len(list(Tile(0, 0, height, width).split(tile or 1000)))
+        assert len(shapes) == -(-count * tiles // batch)
+
+
+def test_of_several_at_once_fewer_are_taken_where_memory_runs_out():
+    """First the pictures one by one, then smaller parts of them."""
+    model, sizes = small_edsr(2), []
+    plain = runner_for(model)
+
+    def run(lr: Tensor) -> Tensor:
+        sizes.append((len(lr), max(lr.shape[-2:])))
+        if lr.shape[0] * lr.shape[-2] * lr.shape[-1] > 1600:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return plain(lr)
+
+    pictures = [kodak(40 + number, 60)[number:] for number in range(5)]
+    halo = model.receptive_field
+    together = finished(run_tiles(everywhere(run), pictures, 2, tile=None, halo=halo, device=CPU, batch=5))
+    for pixels, (large, _) in zip(pictures, together, strict=True):
+        alone = tiled(plain, pixels, 2, tile=None, halo=halo, device=CPU)
+        assert np.abs(large.astype(int) - alone).max() <= 1
+    assert [number for number, side in sizes if side == 60][:3] == [5, 2, 1]
 
 
 def test_running_out_of_memory_splits_the_tile_and_loses_nothing():

@@ -16,7 +16,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"tasks"},
-    {"training", "engine", "comparison", "plots", "video", "bench"},
+    {"training", "engine", "comparison", "plots", "targets", "video", "bench"},
     {"inference", "weights", "data", "metrics", "losses"},
     {"models", "images"},
     {"reference"},
@@ -27,7 +27,7 @@ FLOORS = [
 
 LEAVES = {
     "console": {"cli"},
-    "config": {"cli", "tasks", "training", "engine", "video"},
+    "config": {"cli", "tasks", "training", "engine", "targets", "video"},
     "recipes": {"cli", "tasks"},
     "allocator": {"cli", "bench"},
     "packaged": {"cli", "tasks", "bench", "weights", "data"},

@@ -13,6 +13,7 @@ from PIL import Image
 from refsr_cli.config import UpscaleConfig
 from refsr_cli.errors import BadData, BadFile, BadSetting, Failed
 from refsr_cli.images import Picture, read_image, to_tensor, write_image
+from refsr_cli.inference.upscaler import Upscaler
 from refsr_cli.metrics import PROTOCOLS, score
 from refsr_cli.packaged import packaged
 from refsr_cli.tasks.upscale import Progress, RefSkipped, Skipped, Total, Upscaled, upscale
@@ -390,3 +391,40 @@ def test_an_unknown_format_or_model_names_the_nearest(source, tmp_path):
         run(source, model="edrs")
     with pytest.raises(BadSetting, match=r"cannot be written as \.gif"):
         run(source, output=tmp_path / "out.gif")
+
+
+def test_small_pictures_that_are_alike_are_enlarged_at_once(tmp_path, monkeypatch):
+    """With what each gives alone; other sizes, alpha and a damaged file between them break a group, nothing else."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    pixels = read_image(KODAK / "kodim08.png").pixels
+    for number in range(12):
+        side = 30 if number == 8 else 24
+        part = np.ascontiguousarray(pixels[20 * number : 20 * number + side, 50:80])
+        alpha = np.full((side, 30), 200, np.uint8) if number == 10 else None
+        write_image(folder / f"{number:02}.png", Picture(part, alpha, "png", None, None, None))
+    (folder / "05.png").write_bytes(b"no picture")
+    groups: list[int] = []
+    at_once = Upscaler.enlarge_alike
+
+    def counted(self, pictures, height, width):
+        groups.append(len(pictures))
+        return at_once(self, pictures, height, width)
+
+    monkeypatch.setattr(Upscaler, "enlarge_alike", counted)
+    config = UpscaleConfig(inputs=(str(folder),), model="edsr-baseline", device="cpu", precision="fp32")
+    records = list(upscale(config))
+    assert groups == [5, 2]  # 0 to 4, 6 and 7; 9 and 11 have the one with alpha between them
+    told = [record for record in records if isinstance(record, Upscaled | Failed)]
+    paths = [Path(record.path if isinstance(record, Failed) else record.source) for record in told]
+    assert [path.stem for path in paths] == [f"{number:02}" for number in range(12)]
+    assert isinstance(told.pop(5), Failed)
+    for record in told:
+        name = tmp_path / "alone.png"
+        source = Path(record.source)
+        run(source, model="edsr-baseline", precision="fp32", output=name, overwrite=True)
+        one, other = read_image(Path(record.target)), read_image(name)
+        assert np.abs(one.pixels.astype(int) - other.pixels).max() <= 1 and (one.pixels != other.pixels).mean() < 1e-2
+        assert (one.alpha is None) == (other.alpha is None)
+        steps = [its for its in records if isinstance(its, Progress) and its.source == record.source]
+        assert steps[-1].done == steps[-1].total

@@ -335,12 +335,17 @@ def to_pixels(x: Tensor, like: Pixels) -> Pixels:
 
     Grey is the mean of the three channels.
     """
+    return rounded(x[0], like).cpu().numpy().astype(like.dtype)
+
+
+def rounded(x: Tensor, like: Pixels) -> Tensor:
+    """`to_pixels` of (3, H, W) where it lies, as uint8, or int32 for 16 bits."""
     peak = np.iinfo(like.dtype).max
-    values = x[0].float()
+    values = x.float()
     if like.ndim == 2 or like.shape[2] == 1:
         values = values.mean(0, keepdim=True)
     values = values.clamp(0, 1).mul_(peak).add_(0.5)
-    return values.permute(1, 2, 0).contiguous().cpu().numpy().astype(like.dtype)
+    return values.to(torch.uint8 if peak == 255 else torch.int32).permute(1, 2, 0).contiguous()
 
 
 def bleed_color(picture: Picture) -> Picture:

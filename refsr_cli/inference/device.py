@@ -1,6 +1,8 @@
-"""Which device and which number format to compute with."""
+"""Which device and which number format to compute with, and how results leave it."""
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from refsr_cli.errors import BadSetting
 
@@ -34,3 +36,22 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
         return torch.float32
     with torch.cuda.device(device):
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+
+
+class Fetched:
+    """What a device has computed, on its way to the CPU: a GPU goes on with the next meanwhile."""
+
+    def __init__(self, x: Tensor) -> None:
+        self._arrived: torch.cuda.Event | None = None
+        if x.device.type == "cuda":
+            self._x = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+            self._x.copy_(x, non_blocking=True)
+            self._arrived = torch.cuda.current_stream(x.device).record_event()
+        else:
+            self._x = x.cpu()
+
+    def numpy(self) -> np.ndarray:
+        """The values, waited for."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._x.numpy()

@@ -5,7 +5,7 @@ answer depends on where the tiles were cut.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from refsr_cli.errors import OutOfMemory, RefsrError
-from refsr_cli.images import Pixels, to_pixels, to_tensor
+from refsr_cli.images import Pixels, rounded, to_tensor
+from refsr_cli.inference.device import Fetched
 from refsr_cli.inference.memory import SMALLEST_TILE, is_out_of_memory
 from refsr_cli.inference.runner import Runner
 from refsr_cli.layers.resample import resize
@@ -36,15 +37,16 @@ class Tile:
     def area(self) -> int:
         return (self.bottom - self.top) * (self.right - self.left)
 
-    def grown(self, halo: int, height: int, width: int, step: int = 1) -> "Tile":
-        """With at least `halo` more pixels on every side, to multiples of `step`, within a picture of `height` by
-        `width`."""
-        return Tile(
-            max(0, self.top - halo) // step * step,
-            max(0, self.left - halo) // step * step,
-            min(height, -(-(self.bottom + halo) // step) * step),
-            min(width, -(-(self.right + halo) // step) * step),
-        )
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.bottom - self.top, self.right - self.left
+
+    def window(self, halo: int, height: int, width: int, step: int = 1, least: tuple[int, int] = (0, 0)) -> "Tile":
+        """With at least `halo` more pixels on every side, within a picture of `height` by `width`, from a multiple of
+        `step` to one; in a picture that is as large, at least of the size `least`."""
+        top, bottom = _window(self.top, self.bottom, halo, height, step, least[0])
+        left, right = _window(self.left, self.right, halo, width, step, least[1])
+        return Tile(top, left, bottom, right)
 
     def within(self, other: "Tile", scale: int) -> tuple[slice, slice]:
         """Rows and columns of this tile in the result of `other`, which contains it, at `scale`."""
@@ -59,7 +61,10 @@ class Tile:
 
 
 TileRunner = Callable[[Tensor, Tile], Tensor]
-"""Like a runner, of the part of the picture that is given beside it; a fourth channel of the answer is its trust."""
+"""Like a runner, of the part of the picture that is given beside it; a fourth channel of the answer is its trust. Where
+several parts come at once, the place is the first's: they are for runners that do not heed it."""
+Result = tuple[Pixels, Pixels | None]
+"""A picture (scale*H, scale*W, C), and its trust (scale*H, scale*W) uint8 where it has one."""
 
 
 def everywhere(run: Runner) -> TileRunner:
@@ -77,6 +82,11 @@ def resized(run: TileRunner, scale: int) -> TileRunner:
     return run_and_shrink
 
 
+def _window(first: int, last: int, halo: int, length: int, step: int, least: int) -> tuple[int, int]:
+    begin = max(0, min(first - halo, length - least)) // step * step
+    return begin, min(length, -(-max(last + halo, begin + least) // step) * step)
+
+
 def _even_cuts(start: int, end: int, side: int) -> list[tuple[int, int]]:
     count = max(1, -(-(end - start) // side))
     edges = [start + (end - start) * number // count for number in range(count + 1)]
@@ -85,60 +95,139 @@ def _even_cuts(start: int, end: int, side: int) -> list[tuple[int, int]]:
 
 def run_tiles(
     run: TileRunner,
-    pixels: Pixels,
+    pictures: Sequence[Pixels],
     scale: int,
     *,
     tile: int | None,
     halo: int,
     device: torch.device,
     step: int = 1,
-) -> Generator[int, None, tuple[Pixels, Pixels | None]]:
-    """`run` over `pixels` (H, W, C) in tiles of side `tile` (None: in one piece): (scale*H, scale*W, C), same dtype,
-    and the trust map (scale*H, scale*W) uint8 where `run` gives one.
+    batch: int = 1,
+) -> Generator[int, None, list[Result]]:
+    """`run` over pictures (H, W, C) of one size and kind, in tiles of side `tile` (None: in one piece), of which up to
+    `batch` are computed at once, of whichever picture.
 
     What a tile sees begins at multiples of `step`, as a net whose layers halve or have windows sees the whole picture.
-    Each tile is converted, computed and rounded by itself, so that no picture is ever held in floating point.
-    Yields the number of input pixels of each tile done; the result is the generator's return value. A tile for which
-    the memory does not suffice is split, and so are those after it. Raises OutOfMemory when even the smallest tile
-    does not fit, RefsrError when the net answers with something that is not a number.
+    Tiles are converted, computed and rounded by themselves, so that no picture is ever held in floating point.
+    Yields the number of input pixels of the tiles done; the results are the generator's return value. Where the memory
+    does not suffice, tiles are computed one by one, then split, and so are those after them. Raises OutOfMemory when
+    even the smallest tile does not fit, RefsrError when the net answers with something that is not a number.
     """
-    height, width = pixels.shape[:2]
-    whole = Tile(0, 0, height, width)
-    target = np.empty((height * scale, width * scale, pixels.shape[2]), pixels.dtype)
-    trust: Pixels | None = None
-    side = tile or max(height, width)
-    waiting = deque(whole.split(side))
-    while waiting:
-        part = waiting.popleft()
-        if max(part.bottom - part.top, part.right - part.left) > side:
-            waiting.extendleft(reversed(list(part.split(side))))
-            continue
-        seen = part.grown(halo, height, width, step)
-        window = to_tensor(pixels[seen.top : seen.bottom, seen.left : seen.right])
+    work = _Work(pictures, scale, tile, halo, step, batch)
+    computing: list[_Answer] = []  # on a GPU, while the answers before are put into their places
+    while work.waiting or computing:
+        parts = work.take()
         try:
-            sr = run(window.to(device), seen)[(..., *part.within(seen, scale))].cpu()
+            answers = _compute(run, [work.window(part) for part in parts], parts, work, device)
         except (RuntimeError, MemoryError) as error:
-            side = _smaller(side, part, error)
-            waiting.appendleft(part)
+            work.put_back(parts, error)
             continue
-        if not torch.isfinite(sr).all():
+        if device.type == "cuda":
+            answers, computing = computing, answers
+        for answer in answers:
+            work.place(answer)
+        if answers:
+            yield sum(answer.part.tile.area for answer in answers)
+    return list(zip(work.targets, work.trusts, strict=True))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A tile of one of the pictures."""
+
+    picture: int
+    tile: Tile
+
+
+@dataclass(frozen=True)
+class _Answer:
+    part: _Part
+    pixels: Fetched
+    """(h, w, C), as the picture holds them."""
+    trust: Fetched | None
+    finite: Fetched
+
+
+class _Work:
+    """What is to be done and what is done."""
+
+    def __init__(
+        self, pictures: Sequence[Pixels], scale: int, tile: int | None, halo: int, step: int, batch: int
+    ) -> None:
+        self.pictures, self.scale, self._halo, self._step, self._batch = pictures, scale, halo, step, batch
+        height, width = pictures[0].shape[:2]
+        self._whole, self._side = Tile(0, 0, height, width), tile or max(height, width)
+        self.targets = [np.empty((height * scale, width * scale, its.shape[2]), its.dtype) for its in pictures]
+        self.trusts: list[Pixels | None] = [None] * len(pictures)
+        tiles = list(self._whole.split(self._side))
+        self.waiting = deque(_Part(number, tile) for number in range(len(pictures)) for tile in tiles)
+
+    def window(self, part: _Part) -> Tile:
+        """What is looked at for `part`. Where several are computed at once all are alike, even at a border."""
+        height, width = self._whole.size
+        sides = (-(-length // -(-length // self._side)) for length in (height, width))  # of the longest tiles
+        rows, columns = (side + 2 * self._halo if self._batch > 1 else 0 for side in sides)
+        return part.tile.window(self._halo, height, width, self._step, (rows, columns))
+
+    def take(self) -> list[_Part]:
+        """The next ones, whose windows have one size."""
+        taken: list[_Part] = []
+        while self.waiting and len(taken) < self._batch:
+            part = self.waiting[0]
+            if max(part.tile.size) > self._side:
+                self.waiting.popleft()
+                smaller = reversed(list(part.tile.split(self._side)))
+                self.waiting.extendleft(_Part(part.picture, tile) for tile in smaller)
+            elif taken and self.window(part).size != self.window(taken[0]).size:
+                break
+            else:
+                taken.append(self.waiting.popleft())
+        return taken
+
+    def put_back(self, parts: Sequence[_Part], error: Exception) -> None:
+        """For later, fewer at once or in smaller tiles, when `error` says that memory ran out; else raises it."""
+        if not is_out_of_memory(error):
+            raise error
+        self.waiting.extendleft(reversed(parts))
+        longest = max(parts[0].tile.size)
+        if len(parts) > 1:
+            self._batch = len(parts) // 2
+            return
+        self._batch, self._side = 1, min(self._side, longest) // 2
+        if self._side < SMALLEST_TILE:
+            raise OutOfMemory(
+                f"not enough memory even for a tile of {2 * self._side} pixels; close other programs or use a smaller "
+                "--model"
+            ) from None
+
+    def place(self, answer: _Answer) -> None:
+        """Puts it where it belongs."""
+        if not answer.finite.numpy():
             raise RefsrError("the net's answer is not a number; try --precision fp32, or other weights")
-        rows, columns = part.within(whole, scale)
-        target[rows, columns] = to_pixels(sr[:, :3], pixels)
-        if sr.shape[1] > 3:
-            trust = np.zeros(target.shape[:2], np.uint8) if trust is None else trust
-            trust[rows, columns] = sr[0, 3].mul(255).round().numpy().astype(np.uint8)
-        yield part.area
-    return target, trust
+        number, (rows, columns) = answer.part.picture, answer.part.tile.within(self._whole, self.scale)
+        self.targets[number][rows, columns] = answer.pixels.numpy()
+        if answer.trust is not None:
+            trust = self.trusts[number]
+            if trust is None:
+                self.trusts[number] = trust = np.zeros(self.targets[number].shape[:2], np.uint8)
+            trust[rows, columns] = answer.trust.numpy()
 
 
-def _smaller(side: int, part: Tile, error: Exception) -> int:
-    """Half of the side of `part`, when `error` says that memory ran out; else raises it."""
-    if not is_out_of_memory(error):
-        raise error
-    half = min(side, max(part.bottom - part.top, part.right - part.left)) // 2
-    if half < SMALLEST_TILE:
-        raise OutOfMemory(
-            f"not enough memory even for a tile of {2 * half} pixels; close other programs or use a smaller --model"
-        ) from None
-    return half
+def _compute(
+    run: TileRunner, windows: Sequence[Tile], parts: Sequence[_Part], work: _Work, device: torch.device
+) -> list[_Answer]:
+    seen = [
+        to_tensor(work.pictures[part.picture][window.top : window.bottom, window.left : window.right])
+        for part, window in zip(parts, windows, strict=True)
+    ]
+    if not seen:
+        return []
+    answers = run(torch.cat(seen).to(device, non_blocking=True), windows[0])
+    return [_answer(part, window, sr, work) for part, window, sr in zip(parts, windows, answers, strict=True)]
+
+
+def _answer(part: _Part, window: Tile, sr: Tensor, work: _Work) -> _Answer:
+    sr = sr[(..., *part.tile.within(window, work.scale))]
+    trust = sr[3].mul(255).round().to(torch.uint8) if len(sr) > 3 else None
+    pixels = rounded(sr[:3], work.pictures[part.picture])
+    return _Answer(part, Fetched(pixels), None if trust is None else Fetched(trust), Fetched(torch.isfinite(sr).all()))

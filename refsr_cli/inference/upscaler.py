@@ -14,7 +14,7 @@ from refsr_cli.inference.device import pick_device, pick_precision
 from refsr_cli.inference.guided import GUIDED_BYTES, GUIDED_HALO, RefUse, guided, uses
 from refsr_cli.inference.memory import SMALLEST_TILE, bytes_per_pixel, default_memory, tile_side
 from refsr_cli.inference.referred import REFERRED_BYTES, look, referred, turned, turned_back
-from refsr_cli.inference.runner import ensembled, merger_for, runner_for
+from refsr_cli.inference.runner import Runner, ensembled, merger_for, runner_for
 from refsr_cli.inference.tiling import RESIZE_HALO, TileRunner, everywhere, resized, run_tiles
 from refsr_cli.layers.resample import resize
 from refsr_cli.models import SRModel
@@ -23,6 +23,12 @@ from refsr_cli.reference.match import Match
 
 Result = TypeVar("Result")
 
+_WINDOW = 1024
+"""Side in pixels of what a GPU looks at, at once, of a larger picture."""
+_BUSY = 2 * _WINDOW**2
+"""Pixels that keep a GPU busy."""
+_TINY, _FEW = 48 * 48, 8
+"""Up to so many pixels a CPU is faster with a few pictures at once."""
 _FOR_REFERENCES = 4
 """One part in so many of the memory is for features of references, where a net needs them."""
 
@@ -106,35 +112,64 @@ class Upscaler:
         did. Yields the number of input pixels done since it last yielded."""
         if self.model.needs_ref:
             return (yield from self._refer(pixels, scale, refs))
-        if self.model.multi_scale:
-            self.model.scale = min(its for its in self.model.scales if its >= scale)
-        net, halo = self._run, self.model.receptive_field
-        if self.self_ensemble:
-            net = ensembled(net)
-        run, match, chosen, pixel_bytes = everywhere(net), None, [], self._pixel_bytes
-        if refs:
-            lr = to_tensor(pixels)[0].to(self.device)
-            chosen = refs.chosen(lr)
-            match, sources = yield from match_all(lr, chosen, self.model.scale)
-            merge = merger_for(self.model, self.precision)
-            run = guided(net, merge, self.model.scale, match, sources)
-            halo += GUIDED_HALO + self.model.merge_radius
-            pixel_bytes += GUIDED_BYTES
-        if scale != self.model.scale:
-            run, halo = resized(run, scale), halo + RESIZE_HALO
-        large, trust = yield from self._in_tiles(run, pixels, scale, halo, pixel_bytes)
-        if match is None or trust is None:
+        if not refs:
+            (large,) = yield from self.scale_up_alike([pixels], scale)
             return large, None
+        net, halo = self._net_for(scale)
+        lr = to_tensor(pixels)[0].to(self.device)
+        chosen = refs.chosen(lr)
+        match, sources = yield from match_all(lr, chosen, self.model.scale)
+        run = guided(net, merger_for(self.model, self.precision), self.model.scale, match, sources)
+        halo += GUIDED_HALO + self.model.merge_radius
+        ((large, trust),) = yield from self._in_tiles(run, [pixels], scale, halo, self._pixel_bytes + GUIDED_BYTES)
+        assert trust is not None, "what is guided has a trust"
         return large, Guidance(trust, match, tuple(chosen), uses(chosen, match, trust, scale))
 
+    def scale_up_alike(self, pictures: Sequence[Pixels], scale: int) -> Generator[int, None, list[Pixels]]:
+        """`scale_up` of several of one size and kind, without references."""
+        net, halo = self._net_for(scale)
+        alone = len(pictures) == 1 and self.device.type != "cuda"  # its tiles are no faster together
+        batch = 1 if alone else self._at_once(*pictures[0].shape[:2])
+        results = yield from self._in_tiles(everywhere(net), pictures, scale, halo, self._pixel_bytes, batch)
+        return [large for large, _ in results]
+
+    def together(self, height: int, width: int) -> int:
+        """How many pictures of that size, without references, are best given to `enlarge_alike`; 1 where it cannot take
+        them."""
+        whole = max(height, width) <= _WINDOW and not self.model.needs_ref
+        return self._at_once(height, width) if whole else 1
+
+    def _at_once(self, height: int, width: int) -> int:
+        """How many pictures of a size, or tiles of a larger one, are computed at once."""
+        area = min(height, _WINDOW) * min(width, _WINDOW)
+        if self.device.type != "cuda":
+            return _FEW if area <= _TINY else 1
+        fitting = (self.memory or default_memory(self.device)) / self._pixel_bytes
+        return max(1, int(min(_BUSY, fitting)) // area)
+
+    def _net_for(self, scale: int) -> tuple[Runner, int]:
+        """What enlarges by `scale` at least, and how far it sees."""
+        if self.model.multi_scale:
+            self.model.scale = min(its for its in self.model.scales if its >= scale)
+        return ensembled(self._run) if self.self_ensemble else self._run, self.model.receptive_field
+
     def _in_tiles(
-        self, run: TileRunner, pixels: Pixels, scale: int, halo: int, pixel_bytes: float
-    ) -> Generator[int, None, tuple[Pixels, Pixels | None]]:
+        self, run: TileRunner, pictures: Sequence[Pixels], scale: int, halo: int, pixel_bytes: float, batch: int = 1
+    ) -> Generator[int, None, list[tuple[Pixels, Pixels | None]]]:
+        """`run`, which enlarges by the net's scale, over all of the pictures, to `scale`."""
+        if scale != self.model.scale:
+            run, halo = resized(run, scale), halo + RESIZE_HALO
         tile = self.tile
         if tile is None and self.model.tileable:
             tile = tile_side(pixel_bytes, halo, self.memory, self.device)
-        step = self.model.multiple_of
-        return (yield from run_tiles(run, pixels, scale, tile=tile or None, halo=halo, device=self.device, step=step))
+            if self.device.type == "cuda":
+                tile = min(tile, max(_WINDOW - 2 * halo, 2 * halo))
+        device, step = self.device, self.model.multiple_of
+        return (
+            yield from run_tiles(
+                run, pictures, scale, tile=tile or None, halo=halo, device=device, step=step, batch=batch
+            )
+        )
 
     def _refer(
         self, pixels: Pixels, scale: int, refs: RefBank | None
@@ -158,14 +193,12 @@ class Upscaler:
         self, pixels: Pixels, scale: int, chosen: Sequence[Reference], orientation: int
     ) -> Generator[int, None, tuple[Pixels, list[tuple[float, float | None]]]]:
         """In one orientation: the result, upright, and what the net says of each reference."""
-        model, halo = self.model, self.model.receptive_field + RESIZE_HALO
+        model, halo = self.model, self.model.receptive_field
         memory = (self.memory or default_memory(self.device)) // _FOR_REFERENCES
         guide = look(model, to_tensor(pixels).to(self.device), chosen, orientation, self.precision, memory)
         run = referred(model, guide, self.precision)
-        if scale != model.scale:
-            run = resized(run, scale)
-        pixel_bytes = self._pixel_bytes + REFERRED_BYTES
-        large, _ = yield from self._in_tiles(run, turned(pixels, orientation), scale, halo, pixel_bytes)
+        parts = self._in_tiles(run, [turned(pixels, orientation)], scale, halo, self._pixel_bytes + REFERRED_BYTES)
+        ((large, _),) = yield from parts
         return turned_back(large, orientation), guide.shares(len(chosen))
 
     def resize_to(
@@ -173,6 +206,9 @@ class Upscaler:
     ) -> Generator[int, None, tuple[Pixels, Guidance | None]]:
         """(H, W, C) to (height, width, C): passes of the net until it is large enough, then shrunk. References help
         the first pass. Yields and gives as `scale_up` does."""
+        if not refs and not self.model.needs_ref:
+            (large,) = yield from self._resize_alike([pixels], height, width)
+            return large, None
         factor = max(height / pixels.shape[0], width / pixels.shape[1])
         guidance: Guidance | None = None
         for number, scale in enumerate(plan_passes(factor, self.scale)):
@@ -181,6 +217,21 @@ class Upscaler:
             else:
                 pixels, _ = yield from self.scale_up(pixels, scale)
         return shrink(pixels, height, width), guidance
+
+    def _resize_alike(self, pictures: Sequence[Pixels], height: int, width: int) -> Generator[int, None, list[Pixels]]:
+        """`resize_to` of several of one size and kind, without references."""
+        large = list(pictures)
+        for scale in plan_passes(max(height / large[0].shape[0], width / large[0].shape[1]), self.scale):
+            large = yield from self.scale_up_alike(large, scale)
+        return [shrink(its, height, width) for its in large]
+
+    def enlarge_alike(
+        self, pictures: Sequence[Picture], height: int, width: int
+    ) -> Generator[int, None, list[Picture]]:
+        """`enlarge` of pictures of one size and kind that have no alpha, without references; `together` says when that
+        is faster than one by one."""
+        large = yield from self._resize_alike([picture.pixels for picture in pictures], height, width)
+        return [replace(picture, pixels=pixels) for picture, pixels in zip(pictures, large, strict=True)]
 
     def enlarge(
         self, picture: Picture, height: int, width: int, refs: RefBank | None = None

@@ -190,9 +190,8 @@ class SSEN(SRModel):
             for key, value in source.state_dict().items()
         }
         self.load_state_dict({**self.state_dict(), **theirs})
-        for block in self.extractor:
-            for value in (block.conv2.weight, block.conv2.bias):
+        for key, value in self.named_parameters():
+            if (key.startswith("extractor.") and ".conv2." in key) or key == "fusion.bias":
                 nn.init.zeros_(value)
         nn.init.dirac_(self.fusion.weight)  # of what is joined, the first half: the picture
-        nn.init.zeros_(self.fusion.bias)
         return f"head, body and tail are those of {name}"

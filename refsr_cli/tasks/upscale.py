@@ -9,16 +9,17 @@ from functools import partial
 from pathlib import Path
 
 from refsr_cli.comparison import compare
-from refsr_cli.config import DEFAULT_SCALE, VIDEOS, UpscaleConfig
-from refsr_cli.data.folders import is_image, is_result, match_files, without_results
+from refsr_cli.config import DEFAULT_SCALE, UpscaleConfig
+from refsr_cli.data.folders import is_result
 from refsr_cli.data.references import find_references, open_reference_file
 from refsr_cli.engine import Progress, Skipped, open_upscaler
-from refsr_cli.errors import BadData, BadFile, BadImage, BadSetting, Failed, RefsrError, UnknownName
+from refsr_cli.errors import BadData, BadFile, BadImage, BadSetting, Failed, RefsrError
 from refsr_cli.files import make_folder
-from refsr_cli.images import FORMATS, Picture, check_size, read_image, write_image
+from refsr_cli.images import Picture, check_size, read_image, write_image
 from refsr_cli.inference.guided import RefUse
-from refsr_cli.inference.upscaler import Enlarged, Upscaler, Using, finished
+from refsr_cli.inference.upscaler import Enlarged, Result, Upscaler, Using, finished
 from refsr_cli.reference.bank import RefBank, Reference
+from refsr_cli.targets import Job, find_inputs, plan
 
 LARGEST_RESULT = 2_000_000_000
 """Pixels above which a result is made only when asked to: a slip of the finger may fill the memory."""
@@ -61,12 +62,6 @@ class Total:
     kind: str = "total"
 
 
-@dataclass(frozen=True)
-class _Job:
-    source: Path
-    target: Path
-
-
 def upscale(
     config: UpscaleConfig, on_download: Callable[[int, int | None], None] | None = None
 ) -> Iterator[Using | Progress | Upscaled | Skipped | RefSkipped | Failed | Total]:
@@ -74,8 +69,8 @@ def upscale(
     file is yielded as Failed, and the rest are done."""
     begin = time.perf_counter()
     try:
-        found, missing = _find_inputs(config)
-        planned = _plan(found, config)
+        found, missing = find_inputs(config)
+        planned = plan(found, config)
     except (OSError, RuntimeError) as error:  # RuntimeError: a link that leads to itself
         raise BadFile(f"the inputs and outputs cannot be looked at: {error}") from None
     yield from missing
@@ -113,7 +108,7 @@ class _Opened:
     named: bool
 
 
-def _open_references(config: UpscaleConfig, jobs: list[_Job]) -> Generator[RefSkipped, None, list[_Opened]]:
+def _open_references(config: UpscaleConfig, jobs: list[Job]) -> Generator[RefSkipped, None, list[_Opened]]:
     """The references that can be used, of those named. Raises BadData when none is left, and BadSetting when one that
     was named would be overwritten."""
     if not config.refs:
@@ -149,26 +144,35 @@ def _without(opened: list[_Opened], source: Path) -> list[Reference]:
 
 
 def _upscale_all(
-    jobs: list[_Job], upscaler: Upscaler, opened: list[_Opened], config: UpscaleConfig
+    jobs: list[Job], upscaler: Upscaler, opened: list[_Opened], config: UpscaleConfig
 ) -> Iterator[Progress | Upscaled | Failed]:
-    """One after the other; while one is computed the next is read, and the last one written."""
+    """One after the other, or a few small ones at once; meanwhile the next is read and the last one written."""
+    alone = bool(opened or config.compare)
     with ThreadPoolExecutor(1) as beside:
         writer = _Writer(beside)
-        for job, picture_of in _ahead(jobs, config):
-            begin = time.perf_counter()
+        for group in _in_groups(_ahead(jobs, config), upscaler, alone):
+            if isinstance(group, Failed):
+                yield from writer.news(wait=True)
+                yield group
+                continue
             try:
-                refs = RefBank(_without(opened, job.source)) if opened else None
-                made = yield from writer.between(_enlarge(job, picture_of(), upscaler, refs, config))
+                if alone:
+                    refs = RefBank(_without(opened, group[0].job.source)) if opened else None
+                    made = yield from writer.between(_enlarge(group[0], upscaler, refs, config))
+                else:
+                    made = yield from writer.between(_enlarge_alike(group, upscaler, config))
             except _EXPECTED as error:
                 yield from writer.news(wait=True)
-                yield _failed(job, error)
+                yield from (_failed(read.job, error) for read in group)
                 continue
-            yield from writer.news(wait=True)
-            large = made.enlarged.picture.width * made.enlarged.picture.height > _LARGE
-            writer.begin(job, partial(_write, job, made, config, begin))
-            del made
-            if large:
+            while made:
                 yield from writer.news(wait=True)
+                result = made.pop(0)
+                large = result.enlarged.picture.width * result.enlarged.picture.height > _LARGE
+                writer.begin(result.job, partial(_write, result, config))
+                del result
+                if large:
+                    yield from writer.news(wait=True)
         yield from writer.news(wait=True)
 
 
@@ -181,10 +185,28 @@ _EXPECTED = (RefsrError, OSError, MemoryError)
 
 
 @dataclass(frozen=True)
+class _Read:
+    job: Job
+    picture: Picture
+    begin: float
+    """When it was asked for."""
+
+    def like(self, other: "_Read") -> bool:
+        """Whether both may be enlarged at once."""
+        one, two = self.picture.pixels, other.picture.pixels
+        opaque = self.picture.alpha is None and other.picture.alpha is None
+        return opaque and (one.shape, one.dtype) == (two.shape, two.dtype)
+
+
+@dataclass(frozen=True)
 class _Made:
+    job: Job
     enlarged: Enlarged
-    compared: Picture | None
-    references: int
+    begin: float
+    at_once: int = 1
+    """How many were made in the same time."""
+    compared: Picture | None = None
+    references: int = 0
     """How many there were."""
 
 
@@ -193,9 +215,9 @@ class _Writer:
 
     def __init__(self, beside: ThreadPoolExecutor) -> None:
         self._beside = beside
-        self._pending: tuple[_Job, Future[Upscaled]] | None = None
+        self._pending: tuple[Job, Future[Upscaled]] | None = None
 
-    def begin(self, job: _Job, write: Callable[[], Upscaled]) -> None:
+    def begin(self, job: Job, write: Callable[[], Upscaled]) -> None:
         self._pending = job, self._beside.submit(write)
 
     def news(self, *, wait: bool = False) -> Iterator[Upscaled | Failed]:
@@ -207,24 +229,26 @@ class _Writer:
             except _EXPECTED as error:
                 yield _failed(job, error)
 
-    def between(self, steps: Generator[Progress, None, _Made]) -> Generator[Progress | Upscaled | Failed, None, _Made]:
+    def between(
+        self, steps: Generator[Progress, None, list[_Made]]
+    ) -> Generator[Progress | Upscaled | Failed, None, list[_Made]]:
         """`steps`, and the news as they come."""
         while True:
             try:
                 step = next(steps)
             except StopIteration as end:
-                made: _Made = end.value
+                made: list[_Made] = end.value
                 return made
             yield from self.news()
             yield step
 
 
-def _ahead(jobs: list[_Job], config: UpscaleConfig) -> Iterator[tuple[_Job, Callable[[], Picture]]]:
+def _ahead(jobs: list[Job], config: UpscaleConfig) -> Iterator[tuple[Job, Callable[[], Picture]]]:
     """Each job, and what gives its picture or raises what is wrong with it. The picture after it is read meanwhile, but
     for a large one and one that an earlier job may write."""
     written = {job.target.resolve() for job in jobs}
 
-    def early(job: _Job) -> bool:
+    def early(job: Job) -> bool:
         return job.source.resolve() not in written and job.source.stat().st_size < _LARGE_FILE
 
     with ThreadPoolExecutor(1) as beside:
@@ -236,13 +260,41 @@ def _ahead(jobs: list[_Job], config: UpscaleConfig) -> Iterator[tuple[_Job, Call
             del reading
 
 
-def _failed(job: _Job, error: Exception) -> Failed:
+def _in_groups(
+    ahead: Iterator[tuple[Job, Callable[[], Picture]]], upscaler: Upscaler, alone: bool
+) -> Iterator[list[_Read] | Failed]:
+    """Those that follow each other, are alike and are best enlarged at once, unless each is to be `alone`; and what
+    cannot be read."""
+    group: list[_Read] = []
+    for job, picture_of in ahead:
+        begin = time.perf_counter()
+        try:
+            read = _Read(job, picture_of(), begin)
+        except _EXPECTED as error:
+            if group:
+                yield group
+                group = []
+            yield _failed(job, error)
+            continue
+        if group and not read.like(group[0]):
+            yield group
+            group = []
+        group.append(read)
+        alone_too = alone or read.picture.alpha is not None
+        if alone_too or len(group) >= upscaler.together(read.picture.height, read.picture.width):
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _failed(job: Job, error: Exception) -> Failed:
     if isinstance(error, MemoryError):
         return Failed(str(job.source), f"not enough memory for the result of {job.source}; ask for a smaller size")
     return Failed(str(job.source), str(error))
 
 
-def _read(job: _Job, config: UpscaleConfig) -> Picture:
+def _read(job: Job, config: UpscaleConfig) -> Picture:
     """The picture, if its result may be written. Raises what is wrong with it."""
     if job.target.exists() and not config.overwrite:
         raise BadImage(f"{job.target} exists already; give --overwrite, --skip-existing or another --output")
@@ -260,142 +312,59 @@ def _read(job: _Job, config: UpscaleConfig) -> Picture:
 
 
 def _enlarge(
-    job: _Job, picture: Picture, upscaler: Upscaler, refs: RefBank | None, config: UpscaleConfig
-) -> Generator[Progress, None, _Made]:
+    read: _Read, upscaler: Upscaler, refs: RefBank | None, config: UpscaleConfig
+) -> Generator[Progress, None, list[_Made]]:
+    """One by itself, perhaps with references."""
+    job, picture = read.job, read.picture
     if refs is not None and not len(refs):
         raise BadData(f"of the references nothing is left for {job.source} but itself")
     width, height = config.size_for(picture.width, picture.height)
-    total, done = upscaler.work(picture, height, width, refs), 0
     steps = upscaler.enlarge(picture, height, width, refs)
-    yield Progress(str(job.source), done, total)
-    while True:
-        try:
-            done += next(steps)
-        except StopIteration as end:
-            enlarged: Enlarged = end.value
-            break
-        yield Progress(str(job.source), done, total)
+    enlarged = yield from _told([job], steps, upscaler.work(picture, height, width, refs))
     sheet = None
     if config.compare:
         plain = finished(upscaler.enlarge(picture, height, width)).picture
         sheet = compare(picture, plain, enlarged)
-    return _Made(enlarged, sheet, len(refs or ()))
+    return [_Made(job, enlarged, read.begin, compared=sheet, references=len(refs or ()))]
 
 
-def _write(job: _Job, made: _Made, config: UpscaleConfig, begin: float) -> Upscaled:
-    enlarged = made.enlarged
+def _enlarge_alike(
+    group: list[_Read], upscaler: Upscaler, config: UpscaleConfig
+) -> Generator[Progress, None, list[_Made]]:
+    """Several at once, or one, without references."""
+    if len(group) == 1:
+        return (yield from _enlarge(group[0], upscaler, None, config))
+    pictures, first = [read.picture for read in group], group[0]
+    width, height = config.size_for(first.picture.width, first.picture.height)
+    steps = upscaler.enlarge_alike(pictures, height, width)
+    large = yield from _told([read.job for read in group], steps, upscaler.work(first.picture, height, width))
+    return [_Made(read.job, Enlarged(its), first.begin, len(group)) for read, its in zip(group, large, strict=True)]
+
+
+def _told(jobs: list[Job], steps: Generator[int, None, Result], work: int) -> Generator[Progress, None, Result]:
+    """The progress of `jobs`, one after the other, by the pixels that `steps` have done, and what these give."""
+    done = 0
+    yield Progress(str(jobs[0].source), 0, work)
+    while True:
+        try:
+            done += next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        number, part = divmod(done, work)
+        for finished_one in jobs[:number]:
+            yield Progress(str(finished_one.source), work, work)
+        if part and number < len(jobs):
+            yield Progress(str(jobs[number].source), part, work)
+
+
+def _write(made: _Made, config: UpscaleConfig) -> Upscaled:
+    job, enlarged = made.job, made.enlarged
     write_image(job.target, enlarged.picture, quality=config.quality)
     if config.trust_map and enlarged.trust is not None:
         write_image(config.trust_map, Picture(enlarged.trust[..., None], None, "png", None, None, None))
     if config.compare and made.compared:
         write_image(config.compare, made.compared)
-    width, height, seconds = enlarged.picture.width, enlarged.picture.height, time.perf_counter() - begin
+    width, height = enlarged.picture.width, enlarged.picture.height
+    seconds = (time.perf_counter() - made.begin) / made.at_once
     return Upscaled(str(job.source), str(job.target), width, height, seconds, enlarged.uses, made.references)
-
-
-@dataclass(frozen=True)
-class _Input:
-    file: Path
-    below: Path
-    """Its path below the folder that was named, or its name."""
-    folder: Path | None
-    """The folder that was named."""
-
-
-def _find_inputs(config: UpscaleConfig) -> tuple[list[_Input], list[Failed]]:
-    """The image files that the inputs name, and the inputs that name none."""
-    found: dict[Path, _Input] = {}
-    missing: list[Failed] = []
-    for name in config.inputs:
-        path = Path(name)
-        if path.is_dir():
-            files = sorted(path.rglob("*") if config.recursive else path.glob("*"))
-            images = [_Input(file, file.relative_to(path), path) for file in files if is_image(file)]
-            if config.output and config.output.is_dir() and config.output.resolve() != path.resolve():
-                own = config.output.resolve()  # results of an earlier run
-                images = [image for image in images if own not in image.file.resolve().parents]
-            hint = "" if config.recursive else "; --recursive looks into the folders in it too"
-            if video := next((file for file in files if file.suffix.lower() in VIDEOS), None):
-                hint = f"; its videos are meant by '{path / '*'}{video.suffix}'"
-            problem = f"{name} is a folder without images{hint}"
-        elif path.exists() or path.is_symlink():
-            images, problem = [_Input(path, Path(path.name), None)], ""
-        else:
-            images = [_Input(file, Path(file.name), None) for file in without_results(match_files(name, is_image))]
-            problem = f"{name} is not there"
-        if not images:
-            missing.append(Failed(name, problem))
-        for image in images:
-            found.setdefault(image.file.resolve(), image)
-    return list(found.values()), missing
-
-
-def _plan(found: list[_Input], config: UpscaleConfig) -> list[_Job]:
-    """What is to be written where. Raises BadSetting when two outputs are one, or an output is an input."""
-    names_file = config.output is not None and bool(config.output.suffix) and not config.output.is_dir()
-    if names_file and (len(found) > 1 or any(item.folder for item in found)):
-        if config.output and config.output.suffix.lower() in FORMATS:
-            raise BadSetting(f"--output {config.output} names one file for {len(found)} images; name a folder instead")
-        names_file = False
-    jobs = [_Job(item.file, _target(item, config, names_file)) for item in found]
-    sources = {item.file.resolve() for item in found}
-    taken: dict[Path, Path] = {}
-    for job in jobs:
-        target = job.target.resolve()
-        if target in taken:
-            raise BadSetting(
-                f"{taken[target]} and {job.source} would both be written to {job.target}; do them one after the other, "
-                "into folders of their own"
-            )
-        if target in sources and not config.overwrite and not config.skip_existing:
-            whose = "its own result" if target == job.source.resolve() else f"the result of {job.source}"
-            raise BadSetting(
-                f"{job.target} is an input and would be overwritten by {whose}; "
-                "give another --output, --skip-existing or --overwrite"
-            )
-        taken[target] = job.source
-    _check_extras(config, len(found), {*sources, *taken})
-    return jobs
-
-
-def _check_extras(config: UpscaleConfig, count: int, used: set[Path]) -> None:
-    """Raises BadSetting when a trust map or a sheet cannot be written, or would take the place of another file."""
-    for option, extra in (("--trust-map", config.trust_map), ("--compare", config.compare)):
-        if extra is None:
-            continue
-        if count > 1:
-            raise BadSetting(f"{option} {extra} names one file for {count} images")
-        if extra.resolve() in used:
-            raise BadSetting(f"{option} {extra} is another file of this command; give another name")
-        if extra.exists() and not config.overwrite:
-            raise BadSetting(f"{extra} exists already; give --overwrite, or another {option}")
-        if extra.suffix.lower() not in FORMATS:
-            raise BadSetting(f"{option} {extra} cannot be written; let its name end in {', '.join(FORMATS)}")
-        check_size(extra, 1, 1)
-        used.add(extra.resolve())
-
-
-def _target(item: _Input, config: UpscaleConfig, names_file: bool) -> Path:
-    if config.output and names_file:
-        if config.output.suffix.lower() not in FORMATS:
-            raise BadSetting(f"{config.output} cannot be written as {config.output.suffix}; use {', '.join(FORMATS)}")
-        if config.format and FORMATS[_suffix(config.format)] != FORMATS[config.output.suffix.lower()]:
-            raise BadSetting(f"--output {config.output} and --format {config.format} contradict each other")
-        return config.output
-    suffix = _suffix(config.format) if config.format else item.file.suffix
-    if suffix.lower() not in FORMATS:
-        suffix = ".png"  # what it is, is in the file; a named file may be called anything
-    if config.output:
-        return config.output / item.below.with_suffix(suffix)
-    if item.folder:
-        folder = item.folder.resolve()
-        return folder.with_name(f"{folder.name}_{config.label}") / item.below.with_suffix(suffix)
-    return item.file.with_name(f"{item.file.stem}_{config.label}{suffix}")
-
-
-def _suffix(name: str) -> str:
-    """The file name ending of a format: ".png" for "png"."""
-    suffix = f".{name.lower().lstrip('.')}"
-    if suffix not in FORMATS:
-        raise UnknownName("format", name, {ending.lstrip(".") for ending in FORMATS})
-    return suffix

@@ -88,16 +88,20 @@ def _upscale_one(
     _open_parts(folder, {**_told(clip), **asdict(using), "net": fingerprint(upscaler.model), **made})
     parts = sorted(folder.glob("*.nut"))  # each named after the frames that are done with it
     kept = done = int(parts[-1].stem) if parts else 0
-    frames = read_frames(clip, done)
+    frames, at_once = read_frames(clip, done), upscaler.together(clip.height, clip.width)
     yield Progress(str(clip.path), done, max(done, clip.frames))
     while True:
         larger: list[Frame] = []
-        for frame in islice(frames, PART):
-            picture = Picture(frame.pixels, None, "png", None, None, None)
-            pixels = finished(upscaler.enlarge(picture, height, width)).picture.pixels
-            larger.append(replace(frame, pixels=pixels))
-            done += 1
-            yield Progress(str(clip.path), done, max(done, clip.frames))
+        while group := list(islice(frames, min(at_once, PART - len(larger)))):
+            pictures = [Picture(frame.pixels, None, "png", None, None, None) for frame in group]
+            if at_once == 1:
+                large = [finished(upscaler.enlarge(pictures[0], height, width)).picture]
+            else:
+                large = finished(upscaler.enlarge_alike(pictures, height, width))
+            for frame, picture in zip(group, large, strict=True):
+                larger.append(replace(frame, pixels=picture.pixels))
+                done += 1
+                yield Progress(str(clip.path), done, max(done, clip.frames))
         if larger:
             parts.append(folder / f"{done:09d}.nut")
             write_part(parts[-1], clip, larger, codec)
