@@ -17,7 +17,8 @@ from refsr_cli.tasks.train import Step, train
 PHOTOS, ROUNDS = (Path(sys.argv[1]), 12) if sys.argv[1:] else (Path(__file__).parent / "images" / "kodak", 1)
 
 
-def decoded(paths, square=Compose([PILToTensor(), RandomCrop(192)])):
+def decoded(paths):
+    square = Compose([PILToTensor(), RandomCrop(192)])
     return torch.stack([square(Image.open(path).convert("RGB")) for path in paths]).float() / 255
 
 
@@ -27,8 +28,7 @@ if __name__ == "__main__":
     batches = iter(DataLoader(paths, 16, sampler=endless, num_workers=2, collate_fn=decoded))
     out, times = Path(tempfile.mkdtemp(), "run"), []
     records = train(TrainConfig(model="edsr-baseline", data=PHOTOS, out=out, steps=10**6, log_every=1, fold_tail=True))
-    for _ in range(ROUNDS + 1):
-        begin = time.perf_counter()
+    for begin in (time.perf_counter() for _ in range(ROUNDS + 1)):
         optimizer.zero_grad()
         torch.nn.functional.l1_loss(net(shrink(hr := next(batches))), hr).backward()
         optimizer.step()
