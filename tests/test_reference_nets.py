@@ -536,7 +536,23 @@ def test_fixed_matching_finds_the_picture_in_a_moved_one() -> None:
     assert F.mse_loss(guide.unmoved(4)[:, :3][inner], hr[inner]).log10() * -10 < 20
 
 
-# Starting from a net that needs no references
+# Starting
+
+
+def test_an_untrained_datsr_gives_its_base_and_hears_the_reference() -> None:
+    """With all of the paper's widths: what is read of the reference is about as strong as what it is joined with."""
+    torch.manual_seed(0)
+    model = build("datsr", 4, {"content_blocks": 0}).eval()
+    lr, strengths = photo(16, 16).pixels, []
+    lr = torch.from_numpy(lr.copy()).permute(2, 0, 1)[None].float() / 255
+    for name, module in model.restoration.named_modules():
+        if name.endswith(".aggregation"):
+            module.register_forward_hook(lambda _, given, answer: strengths.append(answer.std() / given[1].std()))
+    with torch.no_grad():
+        guide = model.look(lr, [read_rgb8(trial_photos().folder / "kodim08.png")[None, :, :96, :96].float() / 255])
+        base = F.interpolate(lr, scale_factor=4, mode="bilinear", align_corners=False)
+        torch.testing.assert_close(model(lr, guide), base)
+    assert len(strengths) == 5 and all(0.2 < strength < 5 for strength in strengths)
 
 
 def test_ssen_equals_the_edsr_it_starts_from() -> None:

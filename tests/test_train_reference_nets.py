@@ -69,7 +69,7 @@ def test_restoring_is_learned_and_resumed(name, val, tmp_path):
     assert all(key.startswith(("correspondence.", "restoration.content.")) for key in kept)
 
 
-@pytest.mark.parametrize("name", ["ssen", "c2"])  # DATSR begins so near to nothing that it takes hundreds of steps
+@pytest.mark.parametrize("name", ["ssen", "c2"])  # so small a DATSR takes hundreds of steps
 def test_restoring_comes_nearer_to_the_truth(name, val, tmp_path):
     one = tmp_path / "one"  # a single window, so that losses can be compared
     one.mkdir()

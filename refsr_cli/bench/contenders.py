@@ -1,6 +1,7 @@
 """Ways to enlarge a picture that are compared by speed: refsr's own, the same net as it is usually run, and what else
 is installed. Each takes pixels (H, W, 3) uint8 and gives (scale*H, scale*W, 3) uint8."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -47,6 +48,9 @@ class Contender:
     passes: int = 1
     """Of the net over the picture."""
     runs_net: bool = True
+    """Whether it is the net of the task, not another."""
+    trained: bool = True
+    """Whether what it gives is worth a score."""
 
     @property
     def installed(self) -> bool:
@@ -118,9 +122,11 @@ class _Whole(nn.Module):
 
 
 def _openvino(task: Task) -> Enlarge:
-    import openvino  # type: ignore[import-not-found,unused-ignore]
+    import openvino  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
-    converted = openvino.convert_model(_Whole(net_of(task)), example_input=torch.rand(1, 3, 32, 32))
+    sides = {2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    program = torch.export.export(_Whole(net_of(task)), (torch.rand(1, 3, 32, 48),), dynamic_shapes={"lr": sides})
+    converted = openvino.convert_model(program)
     compiled = openvino.compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda pixels: _with_arrays(lambda lr: compiled(lr)[0], pixels)
 
@@ -128,21 +134,34 @@ def _openvino(task: Task) -> Enlarge:
 def _onnxruntime(task: Task) -> Enlarge:
     import io
 
-    import onnxruntime  # type: ignore[import-not-found,unused-ignore]
+    import onnxruntime  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     file = io.BytesIO()
     free = {name: {2: "height", 3: "width"} for name in ("lr", "sr")}
-    torch.onnx.export(
-        _Whole(net_of(task)),
-        (torch.rand(1, 3, 32, 32),),
-        file,  # type: ignore[arg-type]  # any file will do where it is not the newer exporter
-        input_names=["lr"],
-        output_names=["sr"],
-        dynamic_axes=free,
-        dynamo=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # it traces
+        torch.onnx.export(
+            _Whole(net_of(task)),
+            (torch.rand(1, 3, 32, 32),),
+            file,  # type: ignore[arg-type]  # any file will do where it is not the newer exporter
+            input_names=["lr"],
+            output_names=["sr"],
+            dynamic_axes=free,
+            dynamo=False,
+        )
     session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
     return lambda pixels: _with_arrays(lambda lr: session.run(["sr"], {"lr": lr})[0], pixels)
+
+
+def _dat_light(task: Task) -> Enlarge:
+    """DAT-light (Chen et al. 2023): one group of 18 blocks, 60 channels, 573 K parameters for x4; untrained."""
+    from spandrel.architectures.DAT import DAT  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+    numbers = {"embed_dim": 60, "split_size": [8, 32], "depth": [18], "num_heads": [6], "expansion_factor": 2}
+    net = DAT(**numbers, upscale=task.scale, resi_connection="3conv", upsampler="pixelshuffledirect").eval()
+    device = pick_device(task.device)
+    run = net.to(device)
+    return lambda pixels: _through(lambda lr: run(lr).clamp(0, 1), pixels, device)
 
 
 def _with_arrays(run: Callable[[np.ndarray], np.ndarray], pixels: Pixels) -> Pixels:
@@ -158,6 +177,13 @@ CONTENDERS: Mapping[str, Contender] = {
     "refsr+": Contender("fp32, mean of eight orientations", _refsr("fp32", self_ensemble=True), own=True, passes=8),
     "onnxruntime": Contender("fp32", _onnxruntime, needs=("onnxruntime", "onnx")),
     "openvino": Contender("fp32", _openvino, needs=("openvino",)),
+    "dat-light": Contender(
+        "DAT-light, a transformer of 573 K parameters, as spandrel runs it",
+        _dat_light,
+        needs=("spandrel",),
+        runs_net=False,
+        trained=False,
+    ),
     "opencv": Contender("bicubic interpolation", _bicubic, needs=("cv2",), runs_net=False),
 }
 """In the order in which they are shown; `plain` is what the others are compared with."""

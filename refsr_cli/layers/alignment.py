@@ -89,7 +89,9 @@ class DynamicAggregation(nn.Module):
         self.weight = nn.Parameter(torch.empty(features, features, 3, 3))
         self.bias = nn.Parameter(torch.zeros(features))
         self.conv_offset_mask = nn.Conv2d(features, 3 * 9 * groups, 3, padding=1)
-        nn.init.uniform_(self.weight, -((9 * features) ** -0.5), (9 * features) ** -0.5)
+        # as strong at first as what it reads, of which half passes; published code begins several times weaker
+        nn.init.kaiming_normal_(self.weight, a=0.1)
+        self.weight.data *= 2
         self.reset_offsets()
 
     def reset_offsets(self) -> None:

@@ -92,16 +92,18 @@ class DATSRRestoration(nn.Module):
         def doubling() -> nn.Module:
             return nn.Sequential(conv(features, 4 * features), nn.PixelShuffle(2), nn.LeakyReLU(0.1))
 
-        last = nn.Sequential(conv(features, features // 2), nn.LeakyReLU(0.1), conv(features // 2, 3))
+        reconstruct = conv(features // 2, 3)
+        last = nn.Sequential(conv(features, features // 2), nn.LeakyReLU(0.1), reconstruct)
         self.down_large = _Stage(config, one, halving())
         self.down_medium = _Stage(config, two, halving())
         self.up_small = _Stage(config, three, doubling())
         self.up_medium = _Stage(config, two, doubling())
         self.up_large = _Stage(config, one, last)
-        for module in self.modules():
+        for module in self.modules():  # its code has normal values of 0.02, which fade to nothing over so many layers
             if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.02)
+                nn.init.kaiming_normal_(module.weight, a=0.1)
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # all have one
+        nn.init.zeros_(reconstruct.weight)  # at first nothing is added to the base
         for module in self.modules():
             if isinstance(module, DynamicAggregation):
                 module.reset_offsets()

@@ -80,6 +80,9 @@ class Matched(SRModel):
         learned = config.matching == "learned"
         self.correspondence = Correspondence(config.matched).requires_grad_(False) if learned else None
         self.stem = VGGStem(config.textures)
+        for module in self.stem.children():  # of random weights the usual ones fade: the picture would drown it
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
         trunk = EDSRConfig(blocks=config.trunk_blocks)
         self.trunk = EDSR(trunk, scale).requires_grad_(False) if config.trunk_blocks else None
         self.restoration: Any

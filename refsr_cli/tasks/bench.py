@@ -149,7 +149,7 @@ def _timed(
     for name in runs:
         its = CONTENDERS[name]
         work = counted[its.own] * its.passes * height * width if its.runs_net else 0.0
-        psnr = None if truth is None else _psnr(results[name], truth, config.scale)
+        psnr = _psnr(results[name], truth, config.scale) if truth is not None and its.trained else None
         best = work / peaks[name.endswith("bf16")]
         rows.append(_timing(task, name, pixels, runs[name], runs.get("plain"), best, psnr))
         yield rows[-1]
