@@ -415,7 +415,7 @@ def small(name: str, **changes: object) -> SRModel:
     torch.manual_seed(0)
     model = build(name, 4, {**SMALL[name], **changes}).eval()
     for key, parameter in model.named_parameters():
-        if "offset" in key or "out." in key:
+        if "offset" in key or "out." in key or key.endswith("up_large.tail.2.weight"):
             torch.nn.init.normal_(parameter, std=0.02)
     return model
 
