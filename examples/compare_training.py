@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, RandomSampler
-from torchvision.transforms.v2 import Compose, PILToTensor, RandomCrop, Resize
+from torchvision.transforms.v2 import PILToTensor, RandomCrop, Resize
 
 from refsr_cli.config import TrainConfig
+from refsr_cli.data.folders import find_photos
 from refsr_cli.models import build
 from refsr_cli.tasks.train import Step, train
 
@@ -18,12 +19,11 @@ PHOTOS, ROUNDS = (Path(sys.argv[1]), 12) if sys.argv[1:] else (Path(__file__).pa
 
 
 def decoded(paths):
-    square = Compose([PILToTensor(), RandomCrop(192)])
-    return torch.stack([square(Image.open(path).convert("RGB")) for path in paths]).float() / 255
+    return torch.stack([RandomCrop(192)(PILToTensor()(Image.open(path).convert("RGB"))) for path in paths]) / 255
 
 
 if __name__ == "__main__":
-    paths, net, shrink = [*PHOTOS.rglob("*.[pj][np]g")], build("edsr-baseline", 4), Resize(48, antialias=True)
+    paths, net, shrink = find_photos(PHOTOS), build("edsr-baseline", 4), Resize(48, antialias=True)
     optimizer, endless = torch.optim.Adam(net.parameters(), 1e-4), RandomSampler(paths, True, 10**6)
     batches = iter(DataLoader(paths, 16, sampler=endless, num_workers=2, collate_fn=decoded))
     out, times = Path(tempfile.mkdtemp(), "run"), []

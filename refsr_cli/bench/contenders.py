@@ -161,7 +161,13 @@ def _dat_light(task: Task) -> Enlarge:
     net = DAT(**numbers, upscale=task.scale, resi_connection="3conv", upsampler="pixelshuffledirect").eval()
     device = pick_device(task.device)
     run = net.to(device)
-    return lambda pixels: _through(lambda lr: run(lr).clamp(0, 1), pixels, device)
+
+    def enlarge(pixels: Pixels) -> Pixels:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of its use of torch
+            return _through(lambda lr: run(lr).clamp(0, 1), pixels, device)
+
+    return enlarge
 
 
 def _with_arrays(run: Callable[[np.ndarray], np.ndarray], pixels: Pixels) -> Pixels:
