@@ -583,6 +583,8 @@ def test_nets_with_a_trunk_add_to_its_result(name) -> None:
     assert not any(weight.requires_grad for weight in model.trunk.parameters())
     with pytest.raises(BadSetting, match="another net"):
         model.start_from(build("edsr-baseline", 4, {"blocks": 3}), "an edsr")
+    with pytest.raises(BadSetting, match="not the trunk of this net"):  # what enlarges would stay untrained
+        model.start_from(build("edsr-baseline", 2, {"blocks": 2}), "an edsr")
     with pytest.raises(BadSetting, match="another net"):
         small(name).start_from(edsr, "an edsr")
 

@@ -63,7 +63,7 @@ class Tile:
 TileRunner = Callable[[Tensor, Tile], Tensor]
 """Like a runner, of the part of the picture that is given beside it; a fourth channel of the answer is its trust. Where
 several parts come at once, the place is the first's: they are for runners that do not heed it."""
-Result = tuple[Pixels, Pixels | None]
+Tiled = tuple[Pixels, Pixels | None]
 """A picture (scale*H, scale*W, C), and its trust (scale*H, scale*W) uint8 where it has one."""
 
 
@@ -87,6 +87,11 @@ def _window(first: int, last: int, halo: int, length: int, step: int, least: int
     return begin, min(length, -(-max(last + halo, begin + least) // step) * step)
 
 
+def _longest(length: int, side: int) -> int:
+    """Of the parts into which `_even_cuts` cuts it."""
+    return max(end - start for start, end in _even_cuts(0, length, side))
+
+
 def _even_cuts(start: int, end: int, side: int) -> list[tuple[int, int]]:
     count = max(1, -(-(end - start) // side))
     edges = [start + (end - start) * number // count for number in range(count + 1)]
@@ -103,7 +108,7 @@ def run_tiles(
     device: torch.device,
     step: int = 1,
     batch: int = 1,
-) -> Generator[int, None, list[Result]]:
+) -> Generator[int, None, list[Tiled]]:
     """`run` over pictures (H, W, C) of one size and kind, in tiles of side `tile` (None: in one piece), of which up to
     `batch` are computed at once, of whichever picture.
 
@@ -116,9 +121,9 @@ def run_tiles(
     work = _Work(pictures, scale, tile, halo, step, batch)
     computing: list[_Answer] = []  # on a GPU, while the answers before are put into their places
     while work.waiting or computing:
-        parts = work.take()
+        parts, windows = work.take()
         try:
-            answers = _compute(run, [work.window(part) for part in parts], parts, work, device)
+            answers = _compute(run, windows, parts, work, device)
         except (RuntimeError, MemoryError) as error:
             work.put_back(parts, error)
             continue
@@ -162,27 +167,27 @@ class _Work:
         tiles = list(self._whole.split(self._side))
         self.waiting = deque(_Part(number, tile) for number in range(len(pictures)) for tile in tiles)
 
-    def window(self, part: _Part) -> Tile:
-        """What is looked at for `part`. Where several are computed at once all are alike, even at a border."""
+    def take(self) -> tuple[list[_Part], list[Tile]]:
+        """The next ones, and what is looked at for each, which has one size; where several are computed at once all are
+        alike, even at a border."""
         height, width = self._whole.size
-        sides = (-(-length // -(-length // self._side)) for length in (height, width))  # of the longest tiles
-        rows, columns = (side + 2 * self._halo if self._batch > 1 else 0 for side in sides)
-        return part.tile.window(self._halo, height, width, self._step, (rows, columns))
-
-    def take(self) -> list[_Part]:
-        """The next ones, whose windows have one size."""
+        several = self._batch > 1
+        least = tuple(_longest(length, self._side) + 2 * self._halo if several else 0 for length in (height, width))
         taken: list[_Part] = []
+        windows: list[Tile] = []
         while self.waiting and len(taken) < self._batch:
-            part = self.waiting[0]
+            part = self.waiting.popleft()
             if max(part.tile.size) > self._side:
-                self.waiting.popleft()
                 smaller = reversed(list(part.tile.split(self._side)))
                 self.waiting.extendleft(_Part(part.picture, tile) for tile in smaller)
-            elif taken and self.window(part).size != self.window(taken[0]).size:
+                continue
+            window = part.tile.window(self._halo, height, width, self._step, (least[0], least[1]))
+            if windows and window.size != windows[0].size:
+                self.waiting.appendleft(part)
                 break
-            else:
-                taken.append(self.waiting.popleft())
-        return taken
+            taken.append(part)
+            windows.append(window)
+        return taken, windows
 
     def put_back(self, parts: Sequence[_Part], error: Exception) -> None:
         """For later, fewer at once or in smaller tiles, when `error` says that memory ran out; else raises it."""

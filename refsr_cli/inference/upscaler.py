@@ -15,7 +15,7 @@ from refsr_cli.inference.guided import GUIDED_BYTES, GUIDED_HALO, RefUse, guided
 from refsr_cli.inference.memory import SMALLEST_TILE, bytes_per_pixel, default_memory, tile_side
 from refsr_cli.inference.referred import REFERRED_BYTES, look, referred, turned, turned_back
 from refsr_cli.inference.runner import Runner, ensembled, merger_for, runner_for
-from refsr_cli.inference.tiling import RESIZE_HALO, TileRunner, everywhere, resized, run_tiles
+from refsr_cli.inference.tiling import RESIZE_HALO, Tiled, TileRunner, everywhere, resized, run_tiles
 from refsr_cli.layers.resample import resize
 from refsr_cli.models import SRModel
 from refsr_cli.reference.bank import MOST_REFERENCES, RefBank, Reference, match_all
@@ -155,7 +155,7 @@ class Upscaler:
 
     def _in_tiles(
         self, run: TileRunner, pictures: Sequence[Pixels], scale: int, halo: int, pixel_bytes: float, batch: int = 1
-    ) -> Generator[int, None, list[tuple[Pixels, Pixels | None]]]:
+    ) -> Generator[int, None, list[Tiled]]:
         """`run`, which enlarges by the net's scale, over all of the pictures, to `scale`."""
         if scale != self.model.scale:
             run, halo = resized(run, scale), halo + RESIZE_HALO

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from refsr_cli.errors import BadSetting
 from refsr_cli.layers.blocks import ResBlock, Upsampler, conv, exactly, upsampler_radius
 from refsr_cli.models.base import SRModel
 
@@ -61,3 +62,12 @@ class EDSR(SRModel):
 
     def forward(self, lr: Tensor) -> Tensor:
         return self.expand(self.body_output(lr))
+
+    def become(self, source: "EDSR", name: str) -> str:
+        """`start_from`, for the trunk of another net, which is kept as it is: from an EDSR that is like it in all,
+        scale included. Raises BadSetting."""
+        if (source.config, source.scale) != (self.config, self.scale):
+            raise BadSetting(
+                f"{name} is not the trunk of this net: it is another net, {source.config} for scale {source.scale}"
+            )
+        return self.start_from(source, name)

@@ -63,7 +63,7 @@ class Correspondence(nn.Module):
 
 
 class Matched(SRModel):
-    """Enlarges by 4 with `restoration`, a net that takes the picture, its bilinear enlargement and `Textures`.
+    """Enlarges by 4 with `restoration`, a net that takes the picture, a base of the size of the result and `Textures`.
 
     `look` is done once for a whole picture, `forward` for any part of it.
     """
@@ -86,7 +86,7 @@ class Matched(SRModel):
         trunk = EDSRConfig(blocks=config.trunk_blocks)
         self.trunk = EDSR(trunk, scale).requires_grad_(False) if config.trunk_blocks else None
         self.restoration: Any
-        """(lr, base, textures) -> what is added to the bilinear base."""
+        """(lr, base, textures) -> what is added to the base."""
 
     def look(self, lr: Tensor, references: Sequence[Tensor], memory: int | None = None) -> Textures:
         """What is to be known of `references` (N, 3, H, W) each, of any sizes, to enlarge `lr` (N, 3, h, w); without
@@ -143,7 +143,7 @@ class Matched(SRModel):
         """From another net of its kind; or, if it has a trunk, from the EDSR that is to be it."""
         if self.trunk is None or partly or not isinstance(source, EDSR):
             return super().start_from(source, name, partly=partly)
-        return f"trunk: {self.trunk.start_from(source, name)}"
+        return f"trunk: {self.trunk.become(source, name)}"
 
 
 def enlarged(lr: Tensor) -> Tensor:

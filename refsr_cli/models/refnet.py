@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refsr_cli.errors import BadSetting
 from refsr_cli.layers.blocks import ResBlock, conv
 from refsr_cli.layers.resample import local_mean, upscale
 from refsr_cli.models.base import SRModel
@@ -119,7 +118,5 @@ class RefNet(SRModel):
     def start_from(self, source: SRModel, name: str, *, partly: bool = False) -> str:
         """From another RefNet, or from the EDSR that is to be its trunk."""
         if isinstance(source, EDSR):
-            if (source.config, source.scale) != (self.trunk.config, self.scale):
-                raise BadSetting(f"{name} is not the trunk of this net: {source.config} for scale {source.scale}")
-            return self.trunk.start_from(source, name)
+            return self.trunk.become(source, name)
         return super().start_from(source, name, partly=partly)

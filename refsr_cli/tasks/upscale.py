@@ -280,8 +280,8 @@ def _in_groups(
             yield group
             group = []
         group.append(read)
-        alone_too = alone or read.picture.alpha is not None
-        if alone_too or len(group) >= upscaler.together(read.picture.height, read.picture.width):
+        single = alone or read.picture.alpha is not None
+        if len(group) >= (1 if single else upscaler.together(read.picture.height, read.picture.width)):
             yield group
             group = []
     if group:
