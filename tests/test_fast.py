@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
 
 from refsr_cli.images import read_image, to_tensor
 from refsr_cli.inference.fast import fast
 from refsr_cli.inference.runner import runner_for
+from refsr_cli.layers.winograd import WideByWinograd, winograd
 from refsr_cli.models import MODELS, build
 from refsr_cli.packaged import packaged
 from refsr_cli.weights.store import load_model
@@ -66,3 +69,56 @@ def test_half_the_bits_cost_next_to_nothing():
     assert rough.dtype == torch.float32
     error = float((exact - rough).square().mean())
     assert error > 0 and -10 * np.log10(error) >= 50
+
+
+@given(
+    count=st.integers(1, 2),
+    height=st.integers(3, 30),
+    width=st.integers(3, 30),
+    channels=st.integers(1, 9),
+    features=st.integers(1, 9),
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    biased=st.booleans(),
+    last=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_winograd_is_convolution(count, height, width, channels, features, padding, biased, last):
+    draw = torch.Generator().manual_seed(height * 31 + width)
+    x = torch.randn(count, channels, height, width, generator=draw, dtype=torch.float64)
+    x = x.contiguous(memory_format=torch.channels_last) if last else x
+    weight = torch.randn(features, channels, 3, 3, generator=draw, dtype=torch.float64)
+    bias = torch.randn(features, generator=draw, dtype=torch.float64) if biased else None
+    expected = F.conv2d(x, weight, bias, padding=padding)
+    torch.testing.assert_close(winograd(x, weight, bias, padding), expected, rtol=0, atol=1e-11)
+
+
+def multiplications(model: torch.nn.Module, precision: torch.dtype) -> int:
+    """Twice those of all layers, as a runner has them computed."""
+    with FlopCounterMode(display=False) as counter:
+        runner_for(model, precision)(PHOTO)
+    return counter.get_total_flops()
+
+
+def test_wide_nets_do_a_part_of_the_multiplications_for_the_same_picture():
+    wide = build("edsr", 2, {"features": 128, "blocks": 3}).eval()
+    fewer, all_of_them = multiplications(wide, torch.float32), multiplications(wide, torch.bfloat16)
+    assert fewer < 0.5 * all_of_them
+    with torch.inference_mode():
+        difference = runner_for(wide)(PHOTO) - runner_for(wide, plain=True)(PHOTO)
+    assert float(difference.abs().max()) < 1e-3 / 255
+
+
+def test_narrow_nets_and_other_layers_are_left_as_they_are():
+    for layer in (
+        torch.nn.Conv2d(128, 128, 3, stride=2, padding=1),
+        torch.nn.Conv2d(128, 128, 3, padding=2, dilation=2),
+        torch.nn.Conv2d(128, 128, 3, padding="same"),
+        torch.nn.Conv2d(256, 256, 3, groups=2),
+        torch.nn.Conv2d(128, 128, 5, padding=2),
+        torch.nn.Conv2d(64, 128, 3, padding=1),
+    ):
+        x = torch.rand(1, layer.in_channels, 64, 64)
+        with torch.inference_mode():
+            expected = layer(x)
+            with WideByWinograd():
+                assert torch.equal(layer(x), expected)

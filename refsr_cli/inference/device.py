@@ -1,10 +1,14 @@
 """Which device and which number format to compute with, and how results leave it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from refsr_cli.errors import BadSetting
+from refsr_cli.layers.winograd import WideByWinograd
 
 
 def pick_device(name: str) -> torch.device:
@@ -36,6 +40,16 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
         return torch.float32
     with torch.cuda.device(device):
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+
+
+@contextmanager
+def computing(device: torch.device, precision: torch.dtype, *, plain: bool = False) -> Iterator[None]:
+    """Layers that are run in it compute on `device` in `precision`, and unless `plain`, in the fastest way known that
+    is exact but for rounding."""
+    exact = precision == torch.float32
+    quick = WideByWinograd() if exact and device.type == "cpu" and not plain else nullcontext()
+    with torch.autocast(device.type, precision, enabled=not exact), quick:
+        yield
 
 
 class Fetched:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from refsr_cli.images import Pixels
+from refsr_cli.inference.device import computing
 from refsr_cli.inference.runner import orient
 from refsr_cli.inference.tiling import Tile, TileRunner
 from refsr_cli.layers.resample import scaled_bytes
@@ -32,7 +33,7 @@ def look(
         image = reference.load()
         small = scaled_bytes(image, min(1.0, (most / (image.shape[1] * image.shape[2])) ** 0.5))
         images.append(orient(small[None].to(lr.device).float() / 255, orientation))
-    with torch.autocast(lr.device.type, precision, enabled=precision != torch.float32):
+    with computing(lr.device, precision):
         return model.look(orient(lr, orientation), images, memory)
 
 
@@ -46,7 +47,7 @@ def referred(model: SRModel, guide: Guide, precision: torch.dtype) -> TileRunner
         bottom, right = -height % step, -width % step
         part = guide.crop(tile.top, tile.left, tile.bottom, tile.right).padded(bottom, right)
         padded = F.pad(lr, (0, right, 0, bottom), mode="replicate")
-        with torch.autocast(lr.device.type, precision, enabled=precision != torch.float32):
+        with computing(lr.device, precision):
             sr: Tensor = model(padded, part)
         return sr[..., : height * model.scale, : width * model.scale].float().clamp(0, 1)
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from refsr_cli.inference.device import computing
 from refsr_cli.inference.fast import fast
 from refsr_cli.models import SRModel
 from refsr_cli.reference.offer import Offer
@@ -27,7 +28,7 @@ def runner_for(model: SRModel, precision: torch.dtype = torch.float32, *, plain:
         padding = (0, -width % step, 0, -height % step)
         padded = F.pad(lr, padding, mode="replicate") if any(padding) else lr
         padded = padded.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(lr.device.type, precision, enabled=precision != torch.float32):
+        with computing(lr.device, precision, plain=plain):
             sr = forward(padded)
         return sr[..., : height * model.scale, : width * model.scale].float().clamp(0, 1)
 
@@ -39,7 +40,7 @@ def merger_for(model: SRModel, precision: torch.dtype = torch.float32) -> Merge:
 
     @torch.inference_mode()
     def merge(offer: Offer) -> tuple[Tensor, Tensor]:
-        with torch.autocast(offer.lr.device.type, precision, enabled=precision != torch.float32):
+        with computing(offer.lr.device, precision):
             detail, trust = model.merge(offer)
         return detail.float(), trust.float()
 
