@@ -233,6 +233,8 @@ class ConvertConfig(InspectConfig):
     """Beside the file, or in the working directory for one that was fetched, ending in .safetensors, when None."""
     half: bool = False
     """Float16: half as large."""
+    trunk: Path | None = None
+    """Our file of the single-image net within it, beside the output, which need not hold that again."""
     overwrite: bool = False
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """Files and folders that are whole or not there."""
 
 import csv
+import hashlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -54,3 +55,12 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     writer.writerows(rows)
     write_atomically(path, text.getvalue().encode())
     return columns
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a file, as 64 hexadecimal digits."""
+    result = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            result.update(block)
+    return result.hexdigest()

@@ -88,3 +88,38 @@ def test_on_the_command_line(published, tmp_path):
     refused = run(app, ["weights", "inspect", str(tmp_path / "whole.pth")])
     assert refused.exit_code != 0 and "Whole" in refused.output and "state_dict" in refused.output
     assert "Traceback" not in refused.output
+
+
+def test_a_net_may_leave_out_its_trunk(tmp_path):
+    """The file is smaller by it, and the net the same; where the trunk is not beside it, that is said."""
+    trunk, small = tmp_path / "trunk.safetensors", tmp_path / "small.safetensors"
+    whole = tmp_path / "whole.safetensors"
+    list(convert(ConvertConfig(weights="edsr-baseline-x4", output=trunk, half=True)))
+    list(convert(ConvertConfig(weights="refnet-x4", output=whole, half=True)))
+    (done,) = convert(ConvertConfig(weights="refnet-x4", output=small, half=True, trunk=trunk))
+    assert whole.stat().st_size - done.bytes > 0.9 * trunk.stat().st_size
+    expected, found = (load_weights(path).model.state_dict() for path in (whole, small))
+    assert expected.keys() == found.keys() and all(torch.equal(found[key], value) for key, value in expected.items())
+
+    again = tmp_path / "again.safetensors"
+    list(convert(ConvertConfig(weights=str(small), output=again)))
+    trunk.rename(tmp_path / "elsewhere.safetensors")
+    assert load_weights(again).model.config == load_weights(whole).model.config
+    with pytest.raises(BadWeights, match=r"trunk\.safetensors beside it, and that is missing"):
+        load_weights(small)
+    list(convert(ConvertConfig(weights="edsr-baseline-x2", output=trunk)))
+    with pytest.raises(BadWeights, match="not the file that holds the trunk"):
+        load_weights(small)
+
+
+def test_only_its_own_trunk_is_left_out(tmp_path):
+    trunk, out = tmp_path / "trunk.safetensors", tmp_path / "out.safetensors"
+    list(convert(ConvertConfig(weights="edsr-baseline-x4", output=trunk)))  # without rounding: other bits, if any
+    (done,) = convert(ConvertConfig(weights="refnet-x4", output=out, trunk=trunk))
+    assert done.bytes < 3 * 10**6
+    list(convert(ConvertConfig(weights="edsr-baseline-x2", output=trunk, overwrite=True)))
+    for name in ("refnet-x4", "edsr-baseline-x4"):
+        with pytest.raises(BadSetting, match="is not the trunk of this"):
+            list(convert(ConvertConfig(weights=name, output=out, trunk=trunk, overwrite=True)))
+    with pytest.raises(BadSetting, match="must lie beside"):
+        list(convert(ConvertConfig(weights="refnet-x4", output=tmp_path / "deeper" / "out.safetensors", trunk=trunk)))

@@ -44,6 +44,10 @@ def convert_weights(
         Path | None, typer.Option("--output", "-o", help="File to write.", show_default="FILE.safetensors")
     ] = ConvertConfig.output,
     half: Annotated[bool, typer.Option("--half", help="16-bit numbers: half as large.")] = ConvertConfig.half,
+    trunk: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Leave out the single-image net in it: FILE, beside the output, holds it."),
+    ] = ConvertConfig.trunk,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a file that is there.")
     ] = ConvertConfig.overwrite,

@@ -10,11 +10,11 @@ from safetensors.torch import save_file
 
 from refsr_cli.config import ConvertConfig, InspectConfig, SliceConfig
 from refsr_cli.errors import BadSetting, BadWeights
-from refsr_cli.files import replacing
+from refsr_cli.files import digest, replacing
 from refsr_cli.layers.vgg import STEM, imagenet_stem
 from refsr_cli.weights.files import Loaded, save_weights
 from refsr_cli.weights.formats import load_any, read_tensors
-from refsr_cli.weights.hub import Progress, digest
+from refsr_cli.weights.hub import Progress
 from refsr_cli.weights.store import Found, find_weights
 
 
@@ -88,7 +88,8 @@ def inspect(config: InspectConfig, on_progress: Progress | None = None) -> Itera
 
 
 def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Iterator[Converted]:
-    """Writes one file. Raises BadWeights for a file that cannot be used, and BadSetting for one that is there."""
+    """Writes one file. Raises BadWeights for a file that cannot be used, and BadSetting for one that is there or for
+    another trunk than its own."""
     found, loaded = _load(config, on_progress)
     path = found.path
     beside = path if found.source == "file" else Path(path.name)  # what was fetched lies in the cache
@@ -97,7 +98,9 @@ def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Itera
         how = "give another --output" if out.samefile(path) else "--overwrite replaces it"
         raise BadSetting(f"{out} is there already; {how}")
     kept = {key: text for key, text in loaded.metadata.items() if key in ("source", "res_scale", "step")}
-    save_weights(out, loaded.model, loaded.name, kept, torch.float16 if config.half else None)
+    if config.trunk and config.trunk.absolute().parent != out.absolute().parent:
+        raise BadSetting(f"--trunk must lie beside {out}, where it will be looked for")
+    save_weights(out, loaded.model, loaded.name, kept, torch.float16 if config.half else None, config.trunk)
     layout = loaded.metadata.get("source", "refsr")
     yield Converted(out, out.stat().st_size, loaded.name, loaded.model.scale, layout)
 

@@ -13,12 +13,16 @@ from safetensors.torch import save
 from torch import Tensor
 
 from refsr_cli.errors import BadSetting, BadWeights
-from refsr_cli.files import write_atomically
+from refsr_cli.files import digest, write_atomically
 from refsr_cli.models import MODELS, SRModel, build
 
 FORMAT = "refsr"
 """Value of `format` in the metadata of our own files."""
 
+_TRUNK = "trunk."
+"""Beginning of the names of the weights of a single-image net within another net."""
+_BESIDE = ("trunk", "trunk_sha256")
+"""In the metadata of a file that leaves them out: the name of the file beside it that holds them, and its checksum."""
 _SHOWN = 4
 """So many keys of each kind of difference are named; the rest is counted."""
 
@@ -33,22 +37,35 @@ class Loaded:
 
 
 def save_weights(
-    path: Path, model: SRModel, name: str, metadata: dict[str, str], dtype: torch.dtype | None = None
+    path: Path,
+    model: SRModel,
+    name: str,
+    metadata: dict[str, str],
+    dtype: torch.dtype | None = None,
+    trunk: Path | None = None,
 ) -> None:
     """Writes `model` as safetensors whose metadata names the model, its config and its scale, and holds `metadata`.
 
     A `note` in `metadata` belongs to the file that it was read from, and is left out.
 
-    `dtype` (torch.float16) makes the file smaller; `load_weights` gives float32 again. Raises BadSetting for a model
-    without parameters, and BadFile where the file system refuses.
+    `dtype` (torch.float16) makes the file smaller; `load_weights` gives float32 again. `trunk` is one of our files, to
+    be kept beside this one, that holds the model's trunk, which is then left out. Raises BadSetting for a model without
+    parameters or with another trunk, and BadFile where the file system refuses.
     """
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     if not tensors:
         raise BadSetting(f"model '{name}' has no weights to save")
     if dtype:
         tensors = {key: value.to(dtype) if value.is_floating_point() else value for key, value in tensors.items()}
+    lasting = {key: value for key, value in metadata.items() if key not in ("note", *_BESIDE)}
+    if trunk:
+        held = _as_trunk(trunk)
+        own_trunk = {key: value for key, value in tensors.items() if key.startswith(_TRUNK)}
+        if held.keys() != own_trunk.keys() or not all(torch.equal(held[key], own_trunk[key].float()) for key in held):
+            raise BadSetting(f"{trunk} is not the trunk of this {name}; name the file that is, or leave --trunk out")
+        tensors = {key: value for key, value in tensors.items() if key not in held}
+        lasting |= dict(zip(_BESIDE, (trunk.name, digest(trunk)), strict=True))
     own = {"format": FORMAT, "model": name, "scale": str(model.scale), "config": json.dumps(asdict(model.config))}
-    lasting = {key: value for key, value in metadata.items() if key != "note"}
     write_atomically(path, save(tensors, {**lasting, **own}))
 
 
@@ -117,7 +134,26 @@ def rebuild(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor]) ->
     if not scale.isdecimal():
         raise BadWeights(f"{path} is damaged: its metadata says scale '{scale[:20]}'; save it again")
     config = _read_config(path, name, metadata["config"])
-    return Loaded(assemble(path, name, int(scale), config, tensors), name, metadata)
+    return Loaded(assemble(path, name, int(scale), config, tensors | _trunk_beside(path, metadata)), name, metadata)
+
+
+def _trunk_beside(path: Path, metadata: Mapping[str, str]) -> dict[str, Tensor]:
+    """The weights that a file leaves out because another beside it holds them, where that is so. Raises BadWeights."""
+    name, expected = (metadata.get(key) for key in _BESIDE)
+    if name is None:
+        return {}
+    beside = path.with_name(Path(name).name)
+    if not beside.exists():
+        raise BadWeights(
+            f"{path} leaves out its trunk, which is {beside.name} beside it, and that is missing; copy both"
+        )
+    if digest(beside) != expected:
+        raise BadWeights(f"{beside} is damaged or not the file that holds the trunk of {path}; copy both again")
+    return _as_trunk(beside)
+
+
+def _as_trunk(path: Path) -> dict[str, Tensor]:
+    return {f"{_TRUNK}{key}": value for key, value in read_safetensors(path)[1].items()}
 
 
 def assemble(

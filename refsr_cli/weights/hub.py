@@ -3,7 +3,6 @@
 The library is imported where it is used: most runs need nothing from the hub.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,15 +58,6 @@ def fetch(wanted: HubFile, *, offline: bool = False, on_progress: Progress | Non
         raise BadWeights(f"{wanted} is not in the cache {constants.HF_HUB_CACHE}, and refsr works offline")
     path = _download(wanted, on_progress or _ignore)
     return _fetched(path, "cache" if path == cached else "hub")
-
-
-def digest(path: Path) -> str:
-    """The sha256 of a file, as 64 hexadecimal digits."""
-    result = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            result.update(block)
-    return result.hexdigest()
 
 
 def forget(path: Path) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from refsr_cli.errors import BadSetting, BadWeights, UnknownName
+from refsr_cli.files import digest
 from refsr_cli.models import MODELS, build
 from refsr_cli.packaged import packaged
 from refsr_cli.weights.files import Loaded, require_file
 from refsr_cli.weights.formats import load_any
-from refsr_cli.weights.hub import Fetched, HubFile, NotThere, Progress, digest, fetch, forget
+from refsr_cli.weights.hub import Fetched, HubFile, NotThere, Progress, fetch, forget
 from refsr_cli.weights.manifest import WeightRecord, read_manifest
 
 UNTRAINED = "bicubic"
