@@ -11,7 +11,7 @@ from resource import RUSAGE_SELF, getrusage  # not on Windows
 from refsr_cli.config import EvaluateConfig
 from refsr_cli.tasks.evaluate import Summary, evaluate
 
-NETS = ("edsr-baseline-x4", "refnet-x4")
+NETS = ("edsr-baseline-x4", "refnet-x4", "ssen-x4", "datsr-small-x4")
 FLOWERPOT = Path(__file__).parent / "images" / "flowerpot"
 
 

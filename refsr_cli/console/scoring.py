@@ -1,0 +1,85 @@
+"""What `refsr eval` tells."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.markup import escape
+
+from refsr_cli.console.words import Record, Words
+
+
+def _opened(record: Record) -> Iterator[str]:
+    yield (
+        f"{escape(record['dataset'])} x{record['scale']}, protocol {record['protocol']} ({record['description']}), "
+        f"low resolution {escape(record['lr'])}"
+    )
+    if record["note"]:
+        yield f"[yellow]{escape(record['note'])}[/yellow]"
+    columns = f"{'image':<28}{'PSNR':>8}{'SSIM':>9}{'bicubic':>10}{'SSIM':>9}{'seconds':>9}"
+    yield f"[bold]{columns}{'without refs':>14}{'used on':>9}[/bold]" if record["refs"] else f"[bold]{columns}[/bold]"
+
+
+def _scores(name: str, record: dict[str, Any]) -> str:
+    return (
+        f"{escape(name[:27]):<28}{record['psnr']:8.2f}{record['ssim']:9.4f}"
+        f"{record['bicubic_psnr']:10.2f}{record['bicubic_ssim']:9.4f}{record['seconds']:9.2f}"
+        + ("" if record["alone_psnr"] is None else f"{record['alone_psnr']:14.2f}{record['ref_share']:9.0%}")
+    )
+
+
+def _measured(record: Record) -> Iterator[str]:
+    yield _scores(record["image"], record)
+
+
+def _summary(record: Record) -> Iterator[str]:
+    yield f"[bold]{_scores('mean of ' + str(record['count']), record)}[/bold]"
+    if record["refs"]:
+        yield (
+            f"references ({record['refs']}) for {record['with_refs']} of them: {record['gain']:+.2f} dB, "
+            f"at worst {record['worst_gain']:+.2f} dB"
+        )
+    for name, why in (
+        ("failed", "could not be read"),
+        ("undefined", "have no PSNR or SSIM and are left out of its mean"),
+    ):
+        if record[name]:
+            yield f"[yellow]{record[name]} images {why}[/yellow]"
+
+
+def _stressing(record: Record) -> Iterator[str]:
+    yield (
+        f"{escape(record['dataset'])} x{record['scale']}, protocol {record['protocol']} ({record['description']}): "
+        f"{record['tries']} kinds of references for {record['images']} images"
+    )
+    yield f"[bold]{'references':<14}{'images':>7}{'PSNR':>9}{'gained':>9}{'at worst':>10}{'used on':>9}[/bold]"
+
+
+def _stressed(record: Record) -> Iterator[str]:
+    yield (
+        f"{record['refs']:<14}{record['count']:7d}{record['psnr']:9.2f}{record['gain']:+9.2f}"
+        f"{record['worst_gain']:+10.2f}{record['ref_share']:9.0%}"
+    )
+
+
+def _plotted(record: Record) -> Iterator[str]:
+    yield f"plot: [bold]{escape(str(record['path']))}[/bold]"
+
+
+def _fetching(record: Record) -> Iterator[str]:
+    done, count = record["done"], record["count"]
+    if done in (0, count) or done % 50 == 0:
+        yield (
+            f"{record['dataset']}: {done} of {count} files of {record['source']} ({record['terms']}) "
+            f"are in {escape(str(record['folder']))}"
+        )
+
+
+TOLD: Words = {
+    "opened": _opened,
+    "measured": _measured,
+    "summary": _summary,
+    "stressing": _stressing,
+    "stressed": _stressed,
+    "plotted": _plotted,
+    "fetching": _fetching,
+}

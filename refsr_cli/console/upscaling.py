@@ -1,0 +1,74 @@
+"""What `refsr upscale` tells."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from refsr_cli.console.words import Record, Words, duration
+
+
+def _using(record: Record) -> Iterator[str]:
+    plus = ", self-ensemble" if record["self_ensemble"] else ""
+    yield (
+        f"[dim]{escape(record['model'])} x{record['scale']} on {record['device']}, {record['precision']}{plus}[/dim]"
+    )
+    if record["note"]:
+        yield f"[yellow]{escape(record['note'])}[/yellow]"
+
+
+def _upscaled(record: Record) -> Iterator[str]:
+    yield (
+        f"{escape(record['source'])} → [bold]{escape(record['target'])}[/bold] "
+        f"{record['width']}x{record['height']} in {duration(record['seconds'])}"
+    )
+    if record["refs"]:
+        left = record["references"] - len(record["refs"])
+        others = f"; of {record['references']} references these are the likest" if left else ""
+        yield f"  {_uses(record['refs'])}{others}"
+
+
+def _uses(refs: list[dict[str, Any]]) -> str:
+    """What the references did, in one line."""
+    told = []
+    names = [Path(ref["path"]).name for ref in refs]
+    for ref in sorted(refs, key=lambda ref: -ref["share"]):
+        name = Path(ref["path"]).name
+        name = escape(name if names.count(name) == 1 else ref["path"])
+        measures = [f" (mean {word} {ref[word]:.2f})" for word in ("trust", "likeness") if ref[word] is not None]
+        used = f"used on {ref['share']:.0%} of the picture{''.join(measures)}"
+        told.append(f"{name} {used if ref['share'] >= 0.005 else 'not used'}")
+    rest = 1 - sum(ref["share"] for ref in refs)
+    return f"{', '.join(told)}; {rest:.0%} without reference"
+
+
+def _ref_skipped(record: Record) -> Iterator[str]:
+    yield f"[yellow]reference left out: {escape(record['message'])}[/yellow]"
+
+
+def _total(record: Record) -> Iterator[str]:
+    rest = [f"{record[name]} {name}" for name in ("skipped", "failed") if record[name]]
+    yield f"{', '.join([str(record['upscaled']) + ' done', *rest])} in {duration(record['seconds'])}"
+
+
+def _skipped(record: Record) -> Iterator[str]:
+    yield f"[dim]{escape(record['source'])}: {escape(record['target'])} is there already[/dim]"
+
+
+def _video(record: Record) -> Iterator[str]:
+    kept = f", {record['kept']} of them before" if record["kept"] else ""
+    yield (
+        f"[bold]{escape(record['target'])}[/bold]  {record['width']}x{record['height']}, {record['frames']} frames"
+        f"{kept}, {duration(record['seconds'])}"
+    )
+
+
+TOLD: Words = {
+    "using": _using,
+    "upscaled": _upscaled,
+    "ref_skipped": _ref_skipped,
+    "total": _total,
+    "skipped": _skipped,
+    "video": _video,
+}
