@@ -39,7 +39,7 @@ def _uses(refs: list[dict[str, Any]]) -> str:
         measures = [f" (mean {word} {ref[word]:.2f})" for word in ("trust", "likeness") if ref[word] is not None]
         used = f"used on {ref['share']:.0%} of the picture{''.join(measures)}"
         told.append(f"{name} {used if ref['share'] >= 0.005 else 'not used'}")
-    rest = 1 - sum(ref["share"] for ref in refs)
+    rest = max(0.0, 1 - sum(ref["share"] for ref in refs))  # rounding can take it below
     return f"{', '.join(told)}; {rest:.0%} without reference"
 
 
