@@ -218,6 +218,12 @@ def test_only_strips_that_are_read_are_made() -> None:
     assert strips.above(16).spans == ((0, 8), (8, 16))
 
 
+def test_nothing_is_read_beyond_all_strips() -> None:
+    strips = Strips(((0, 8), (8, 16)), lambda number: torch.ones(1, 3, 8, 4))
+    place = pixel_grid(5, 4, torch.zeros(())).add(100)[None]
+    assert torch.equal(read(strips, place), torch.zeros(1, 3, 5, 4))
+
+
 def test_a_stem_sees_no_border_between_strips() -> None:
     stem, picture = VGGStem((4, 6, 8)), torch.rand(1, 3, 76, 40)
     with torch.no_grad():
@@ -431,7 +437,7 @@ def references(*names: str) -> RefBank:
 
 
 @pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize("size", [(50, 33), (17, 31), (40, 40)])
+@pytest.mark.parametrize("size", [(50, 33), (17, 31), (40, 40), (1, 1), (2, 40)])
 def test_any_size_with_references_of_other_sizes(name: str, size: tuple[int, int]) -> None:
     upscaler, picture = Upscaler(small(name), device="cpu"), photo(*size)
     bank = references("kodim08.png", "kodim19.png")

@@ -13,7 +13,7 @@ from refsr_cli.config import ConvertConfig, InspectConfig
 from refsr_cli.errors import BadSetting, BadWeights
 from refsr_cli.models import build
 from refsr_cli.tasks.weights import convert, inspect
-from refsr_cli.weights.files import load_weights
+from refsr_cli.weights.files import load_weights, save_weights
 from refsr_cli.weights.layouts import PUBLISHED
 
 
@@ -123,3 +123,28 @@ def test_only_its_own_trunk_is_left_out(tmp_path):
             list(convert(ConvertConfig(weights=name, output=out, trunk=trunk, overwrite=True)))
     with pytest.raises(BadSetting, match="must lie beside"):
         list(convert(ConvertConfig(weights="refnet-x4", output=tmp_path / "deeper" / "out.safetensors", trunk=trunk)))
+
+
+def test_a_trunk_is_never_overwritten_by_the_net_that_needs_it(tmp_path):
+    trunk, small = tmp_path / "trunk.safetensors", tmp_path / "small.safetensors"
+    list(convert(ConvertConfig(weights="edsr-baseline-x4", output=trunk)))
+    list(convert(ConvertConfig(weights="refnet-x4", output=small, trunk=trunk)))
+    before = trunk.read_bytes()
+    for settings in ({"weights": "refnet-x4", "trunk": trunk}, {"weights": str(small)}):
+        with pytest.raises(BadSetting, match="holds the trunk"):
+            list(convert(ConvertConfig(**settings, output=trunk, overwrite=True)))
+    assert trunk.read_bytes() == before
+
+
+def test_a_trunk_in_full_precision_and_a_link(tmp_path):
+    """What is left out is compared before the rest is rounded; and a link finds what lies beside the file itself."""
+    model = build("refnet", 4, {"trunk_features": 8, "trunk_blocks": 1, "features": 8, "blocks": 1})
+    trunk, whole, small = (tmp_path / f"{name}.safetensors" for name in ("trunk", "whole", "small"))
+    save_weights(trunk, model.trunk, "edsr-baseline", {})
+    save_weights(whole, model, "refnet", {})
+    list(convert(ConvertConfig(weights=str(whole), output=small, half=True, trunk=trunk)))
+    (tmp_path / "deeper").mkdir()
+    link = tmp_path / "deeper" / "link.safetensors"
+    link.symlink_to(small)
+    loaded = load_weights(link).model.state_dict()
+    assert all(torch.equal(loaded[f"trunk.{key}"], value) for key, value in model.trunk.state_dict().items())

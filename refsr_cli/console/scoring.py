@@ -27,6 +27,11 @@ def _scores(name: str, record: dict[str, Any]) -> str:
     )
 
 
+def _gain(decibels: float) -> str:
+    """Never a negative nothing."""
+    return f"{round(decibels, 2) + 0.0:+.2f}"
+
+
 def _measured(record: Record) -> Iterator[str]:
     yield _scores(record["image"], record)
 
@@ -35,8 +40,8 @@ def _summary(record: Record) -> Iterator[str]:
     yield f"[bold]{_scores('mean of ' + str(record['count']), record)}[/bold]"
     if record["refs"]:
         yield (
-            f"references ({record['refs']}) for {record['with_refs']} of them: {record['gain']:+.2f} dB, "
-            f"at worst {record['worst_gain']:+.2f} dB"
+            f"references ({record['refs']}) for {record['with_refs']} of them: {_gain(record['gain'])} dB, "
+            f"at worst {_gain(record['worst_gain'])} dB"
         )
     for name, why in (
         ("failed", "could not be read"),
@@ -56,8 +61,8 @@ def _stressing(record: Record) -> Iterator[str]:
 
 def _stressed(record: Record) -> Iterator[str]:
     yield (
-        f"{record['refs']:<14}{record['count']:7d}{record['psnr']:9.2f}{record['gain']:+9.2f}"
-        f"{record['worst_gain']:+10.2f}{record['ref_share']:9.0%}"
+        f"{record['refs']:<14}{record['count']:7d}{record['psnr']:9.2f}{_gain(record['gain']):>9}"
+        f"{_gain(record['worst_gain']):>10}{record['ref_share']:9.0%}"
     )
 
 

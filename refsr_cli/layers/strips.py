@@ -21,8 +21,10 @@ class Strips:
         return replace(self, spans=tuple(span for span in self.spans if span[1] <= row))
 
     def at(self, place: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """The strips that are read at `place` (..., 2, H, W), row and column, and that place in each."""
+        """The strips that are read at `place` (..., 2, H, W), row and column, and that place in each; where none is,
+        the first, which has nothing there."""
         rows = place.select(-3, 0)
-        for number, (first, stop) in enumerate(self.spans):
-            if bool(((rows > first - 1) & (rows < stop)).any()):
-                yield self.make(number), place - place.new_tensor([first, 0]).view(2, 1, 1)
+        spans = enumerate(self.spans)
+        touched = [number for number, (first, stop) in spans if bool(((rows > first - 1) & (rows < stop)).any())]
+        for number in touched or [0]:
+            yield self.make(number), place - place.new_tensor([self.spans[number][0], 0]).view(2, 1, 1)

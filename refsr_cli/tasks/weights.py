@@ -97,6 +97,10 @@ def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Itera
     if out.exists() and (out.samefile(path) or not config.overwrite):
         how = "give another --output" if out.samefile(path) else "--overwrite replaces it"
         raise BadSetting(f"{out} is there already; {how}")
+    own = path.with_name(loaded.metadata["trunk"]) if "trunk" in loaded.metadata else None
+    for trunk in (config.trunk, own):
+        if trunk and out.exists() and trunk.exists() and out.samefile(trunk):
+            raise BadSetting(f"{out} holds the trunk of the net; give another --output")
     kept = {key: text for key, text in loaded.metadata.items() if key in ("source", "res_scale", "step")}
     if config.trunk and config.trunk.absolute().parent != out.absolute().parent:
         raise BadSetting(f"--trunk must lie beside {out}, where it will be looked for")

@@ -55,8 +55,6 @@ def save_weights(
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     if not tensors:
         raise BadSetting(f"model '{name}' has no weights to save")
-    if dtype:
-        tensors = {key: value.to(dtype) if value.is_floating_point() else value for key, value in tensors.items()}
     lasting = {key: value for key, value in metadata.items() if key not in ("note", *_BESIDE)}
     if trunk:
         held = _as_trunk(trunk)
@@ -65,6 +63,8 @@ def save_weights(
             raise BadSetting(f"{trunk} is not the trunk of this {name}; name the file that is, or leave --trunk out")
         tensors = {key: value for key, value in tensors.items() if key not in held}
         lasting |= dict(zip(_BESIDE, (trunk.name, digest(trunk)), strict=True))
+    if dtype:
+        tensors = {key: value.to(dtype) if value.is_floating_point() else value for key, value in tensors.items()}
     own = {"format": FORMAT, "model": name, "scale": str(model.scale), "config": json.dumps(asdict(model.config))}
     write_atomically(path, save(tensors, {**lasting, **own}))
 
@@ -142,13 +142,18 @@ def _trunk_beside(path: Path, metadata: Mapping[str, str]) -> dict[str, Tensor]:
     name, expected = (metadata.get(key) for key in _BESIDE)
     if name is None:
         return {}
-    beside = path.with_name(Path(name).name)
-    if not beside.exists():
+    places = [its.with_name(Path(name).name) for its in (path, path.resolve())]
+    beside = next((place for place in places if place.exists()), None)
+    if beside is None:
         raise BadWeights(
-            f"{path} leaves out its trunk, which is {beside.name} beside it, and that is missing; copy both"
+            f"{path} leaves out its trunk, which is {places[0].name} beside it, and that is missing; "
+            "put both in one folder, or install refsr again"
         )
     if digest(beside) != expected:
-        raise BadWeights(f"{beside} is damaged or not the file that holds the trunk of {path}; copy both again")
+        raise BadWeights(
+            f"{beside} is damaged or not the file that holds the trunk of {path}; "
+            "copy both again, or install refsr again"
+        )
     return _as_trunk(beside)
 
 
