@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from refsr_cli.cli import app
@@ -134,6 +135,16 @@ def test_a_trunk_is_never_overwritten_by_the_net_that_needs_it(tmp_path):
         with pytest.raises(BadSetting, match="holds the trunk"):
             list(convert(ConvertConfig(**settings, output=trunk, overwrite=True)))
     assert trunk.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["", "/", "..", "../trunk.safetensors", "a" * 400])
+def test_a_damaged_name_of_a_trunk(tmp_path, name):
+    path = tmp_path / "net.safetensors"
+    save_file(
+        {"a": torch.zeros(1)}, path, {"format": "refsr", "model": "refnet", "scale": "4", "config": "{}", "trunk": name}
+    )
+    with pytest.raises(BadWeights, match="its metadata says trunk"):
+        load_weights(path)
 
 
 def test_a_trunk_in_full_precision_and_a_link(tmp_path):

@@ -93,7 +93,7 @@ def _gains(x: Tensor, weight: Tensor) -> bool:
     if x.dim() != 4 or torch.is_grad_enabled():
         return False
     features, channels, *kernel = weight.shape
-    tiles = x.shape[0] * x.shape[-2] * x.shape[-1] // _OUT**2
+    tiles = x.shape[0] * (x.shape[-2] // _OUT) * (x.shape[-1] // _OUT)
     return (
         kernel == [3, 3]
         and min(features, channels) >= _WIDE

@@ -114,6 +114,8 @@ def slice_vgg(config: SliceConfig) -> Iterator[Slicing | Sliced]:
     BadWeights where VGG-19 cannot be had or is something else."""
     if config.output.exists() and not config.overwrite:
         raise BadSetting(f"{config.output} is there already; --overwrite replaces it")
+    if config.weights and config.output.exists() and config.output.samefile(config.weights):
+        raise BadSetting(f"{config.output} is what is to be read; give another --output")
     yield Slicing(str(config.weights or "VGG-19's ImageNet weights (548 MB), from torchvision or its cache"))
     stem = imagenet_stem(fetch=True) if config.weights is None else read_tensors(config.weights)
     wanted = [f"{beginning}{kind}" for beginning in STEM for kind in ("weight", "bias")]

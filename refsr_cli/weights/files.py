@@ -142,8 +142,10 @@ def _trunk_beside(path: Path, metadata: Mapping[str, str]) -> dict[str, Tensor]:
     name, expected = (metadata.get(key) for key in _BESIDE)
     if name is None:
         return {}
-    places = [its.with_name(Path(name).name) for its in (path, path.resolve())]
-    beside = next((place for place in places if place.exists()), None)
+    if name != Path(name).name or name in ("", "..") or len(name) > 200:
+        raise BadWeights(f"{path} is damaged: its metadata says trunk '{name[:20]}'; copy or download it again")
+    places = [its.with_name(name) for its in (path, path.resolve())]
+    beside = next((place for place in places if place.is_file()), None)
     if beside is None:
         raise BadWeights(
             f"{path} leaves out its trunk, which is {places[0].name} beside it, and that is missing; "
