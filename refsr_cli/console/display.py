@@ -72,12 +72,11 @@ class Display:
                 _print_json(record)
         elif failed:
             self.error(record["message"], record["path"])
+        elif kind == "progress":
+            self._advance(record["source"], record["done"], record["total"])
         elif not self.quiet:
-            if kind == "progress":
-                self._advance(record["source"], record["done"], record["total"])
-            else:
-                for text in _TOLD[kind](record):
-                    self._line(text)
+            for text in _TOLD[kind](record):
+                self._line(text)
 
     def _line(self, text: str) -> None:
         """One line for people, whatever is in a file's name; `text` may hold rich's markup."""

@@ -1,11 +1,10 @@
 """What `refsr eval` tells."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from rich.markup import escape
 
-from refsr_cli.console.words import Record, Words
+from refsr_cli.console.words import Record, Words, warning
 
 
 def _opened(record: Record) -> Iterator[str]:
@@ -14,12 +13,12 @@ def _opened(record: Record) -> Iterator[str]:
         f"low resolution {escape(record['lr'])}"
     )
     if record["note"]:
-        yield f"[yellow]{escape(record['note'])}[/yellow]"
+        yield warning(record["note"])
     columns = f"{'image':<28}{'PSNR':>8}{'SSIM':>9}{'bicubic':>10}{'SSIM':>9}{'seconds':>9}"
     yield f"[bold]{columns}{'without refs':>14}{'used on':>9}[/bold]" if record["refs"] else f"[bold]{columns}[/bold]"
 
 
-def _scores(name: str, record: dict[str, Any]) -> str:
+def _scores(name: str, record: Record) -> str:
     return (
         f"{escape(name[:27]):<28}{record['psnr']:8.2f}{record['ssim']:9.4f}"
         f"{record['bicubic_psnr']:10.2f}{record['bicubic_ssim']:9.4f}{record['seconds']:9.2f}"
@@ -48,7 +47,7 @@ def _summary(record: Record) -> Iterator[str]:
         ("undefined", "have no PSNR or SSIM and are left out of its mean"),
     ):
         if record[name]:
-            yield f"[yellow]{record[name]} images {why}[/yellow]"
+            yield warning(f"{record[name]} images {why}")
 
 
 def _stressing(record: Record) -> Iterator[str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from rich.markup import escape
 
-from refsr_cli.console.words import Record, Words
+from refsr_cli.console.words import Record, Words, warning
 
 
 def _comparing(record: Record) -> Iterator[str]:
@@ -30,7 +30,7 @@ def _timing(record: Record) -> Iterator[str]:
 
 
 def _not_run(record: Record) -> Iterator[str]:
-    yield f"[yellow]{escape(record['model'])}: {escape(record['message'])}[/yellow]"
+    yield warning(f"{record['model']}: {record['message']}")
 
 
 def _growth(record: Record) -> Iterator[str]:

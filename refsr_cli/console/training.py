@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 from rich.markup import escape
 
-from refsr_cli.console.words import Record, Words, duration
+from refsr_cli.console.words import Record, Words, duration, warning
 
 
 def _started(record: Record) -> Iterator[str]:
     if record["trial"]:
-        yield (
-            "[yellow]no --data was given and DIV2K is not under the data root: training on the few packaged photos, "
-            "which is only a trial of the command[/yellow]"
+        yield warning(
+            "no --data was given and DIV2K is not under the data root: training on the few packaged photos, "
+            "which is only a trial of the command"
         )
     skipped = f" ({record['skipped']} files left out: too small or not readable)" if record["skipped"] else ""
     pairs = f" and {record['pairs']} pictures with references" if record["pairs"] else ""
@@ -20,7 +20,7 @@ def _started(record: Record) -> Iterator[str]:
         f"photos{pairs}{skipped}, {record['device']}; everything goes to {escape(str(record['out']))}"
     )
     if record["note"]:
-        yield f"[yellow]{escape(record['note'])}[/yellow]"
+        yield warning(record["note"])
 
 
 def _preparing(record: Record) -> Iterator[str]:
@@ -31,7 +31,7 @@ def _preparing(record: Record) -> Iterator[str]:
     )
     if record["done"] == record["count"]:
         for problem in record["problems"]:
-            yield f"[yellow]left out: {escape(problem)}[/yellow]"
+            yield warning(f"left out: {problem}")
 
 
 def _pace(record: Record) -> Iterator[str]:
@@ -67,7 +67,7 @@ def _finished(record: Record) -> Iterator[str]:
         + (f", best: {escape(str(record['best']))}" if record["best"] else "")
     )
     if record["unusable"]:
-        yield f"[yellow]{record['unusable']:,} times a photo could not be read or was too small[/yellow]"
+        yield warning(f"{record['unusable']:,} times a photo could not be read or was too small")
 
 
 def _cutting(record: Record) -> Iterator[str]:

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rich.markup import escape
 
-from refsr_cli.console.words import Record, Words, duration
+from refsr_cli.console.words import Record, Words, duration, warning
 
 
 def _using(record: Record) -> Iterator[str]:
@@ -15,7 +14,7 @@ def _using(record: Record) -> Iterator[str]:
         f"[dim]{escape(record['model'])} x{record['scale']} on {record['device']}, {record['precision']}{plus}[/dim]"
     )
     if record["note"]:
-        yield f"[yellow]{escape(record['note'])}[/yellow]"
+        yield warning(record["note"])
 
 
 def _upscaled(record: Record) -> Iterator[str]:
@@ -29,7 +28,7 @@ def _upscaled(record: Record) -> Iterator[str]:
         yield f"  {_uses(record['refs'])}{others}"
 
 
-def _uses(refs: list[dict[str, Any]]) -> str:
+def _uses(refs: list[Record]) -> str:
     """What the references did, in one line."""
     told = []
     names = [Path(ref["path"]).name for ref in refs]
@@ -44,7 +43,7 @@ def _uses(refs: list[dict[str, Any]]) -> str:
 
 
 def _ref_skipped(record: Record) -> Iterator[str]:
-    yield f"[yellow]reference left out: {escape(record['message'])}[/yellow]"
+    yield warning(f"reference left out: {record['message']}")
 
 
 def _total(record: Record) -> Iterator[str]:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from rich.markup import escape
+
 Record = dict[str, Any]
 """The fields of a record by their names."""
 Words = Mapping[str, Callable[[Record], Iterable[str]]]
@@ -16,3 +18,8 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def warning(text: str) -> str:
+    """`text`, whatever names are in it, as something to heed."""
+    return f"[yellow]{escape(text)}[/yellow]"

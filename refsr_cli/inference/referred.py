@@ -4,14 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from refsr_cli.images import Pixels
 from refsr_cli.inference.device import computing
 from refsr_cli.inference.runner import orient
 from refsr_cli.inference.tiling import Tile, TileRunner
-from refsr_cli.layers.resample import scaled_bytes
+from refsr_cli.layers.resample import continued, scaled_bytes
 from refsr_cli.models import Guide, SRModel
 from refsr_cli.reference.bank import Reference
 
@@ -44,9 +43,9 @@ def referred(model: SRModel, guide: Guide, precision: torch.dtype) -> TileRunner
     @torch.inference_mode()
     def run_tile(lr: Tensor, tile: Tile) -> Tensor:
         height, width = lr.shape[-2:]
-        bottom, right = -height % step, -width % step
-        part = guide.crop(tile.top, tile.left, tile.bottom, tile.right).padded(bottom, right)
-        padded = F.pad(lr, (0, right, 0, bottom), mode="replicate")
+        padded = continued(lr, step)
+        more = padded.shape[2] - height, padded.shape[3] - width
+        part = guide.crop(tile.top, tile.left, tile.bottom, tile.right).padded(*more)
         with computing(lr.device, precision):
             sr: Tensor = model(padded, part)
         return sr[..., : height * model.scale, : width * model.scale].float().clamp(0, 1)

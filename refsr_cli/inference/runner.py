@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from refsr_cli.inference.device import computing
 from refsr_cli.inference.fast import fast
+from refsr_cli.layers.resample import continued
 from refsr_cli.models import SRModel
 from refsr_cli.reference.offer import Offer
 
@@ -25,9 +25,7 @@ def runner_for(model: SRModel, precision: torch.dtype = torch.float32, *, plain:
     @torch.inference_mode()
     def run(lr: Tensor) -> Tensor:
         height, width = lr.shape[-2:]
-        padding = (0, -width % step, 0, -height % step)
-        padded = F.pad(lr, padding, mode="replicate") if any(padding) else lr
-        padded = padded.contiguous(memory_format=torch.channels_last)
+        padded = continued(lr, step).contiguous(memory_format=torch.channels_last)
         with computing(lr.device, precision, plain=plain):
             sr = forward(padded)
         return sr[..., : height * model.scale, : width * model.scale].float().clamp(0, 1)

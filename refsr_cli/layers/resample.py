@@ -22,6 +22,13 @@ def mirror(x: Tensor, pad: int) -> Tensor:
     return x
 
 
+def continued(x: Tensor, step: int, least: int = 1) -> Tensor:
+    """(N, C, H, W) with its last row and column repeated, to sides that are multiples of `step`, and `least` at
+    least."""
+    height, width = (max(least, side + -side % step) - side for side in x.shape[-2:])
+    return F.pad(x, (0, width, 0, height), mode="replicate") if height or width else x
+
+
 def resize(x: Tensor, height: int, width: int) -> Tensor:
     """(N, C, H, W) float to (N, C, height, width), antialiased; for any sizes."""
     if x.shape[-2:] == (height, width):

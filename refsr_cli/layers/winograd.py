@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 _IN, _OUT = 6, 4
 """Sides of a tile before and after."""
-_INPUT = (
+_ALONG_INPUT = (
     (4, 0, -5, 0, 1, 0),
     (0, -4, -4, 1, 1, 0),
     (0, 4, -4, -1, 1, 0),
@@ -24,7 +24,7 @@ _INPUT = (
     (0, 2, -1, -2, 1, 0),
     (0, 4, 0, -5, 0, 1),
 )
-_KERNEL = (
+_ALONG_KERNEL = (
     (1 / 4, 0, 0),
     (-1 / 6, -1 / 6, -1 / 6),
     (-1 / 6, 1 / 6, -1 / 6),
@@ -32,8 +32,17 @@ _KERNEL = (
     (1 / 24, -1 / 12, 1 / 6),
     (0, 0, 1),
 )
-_OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
-"""What is done along one side; along both it is the Kronecker product with itself."""
+_ALONG_OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
+"""What is done along one side."""
+
+
+def _both_sides(along: Sequence[Sequence[float]]) -> Tensor:
+    """The same along both: the Kronecker product with itself."""
+    side = torch.tensor(along, dtype=torch.float64)
+    return torch.kron(side, side)
+
+
+_INPUT, _KERNEL, _OUTPUT = (_both_sides(along) for along in (_ALONG_INPUT, _ALONG_KERNEL, _ALONG_OUTPUT))
 _WIDE, _MANY = 128, 128
 """Channels on both sides, and tiles, from which it is the faster way on a CPU."""
 
@@ -42,7 +51,7 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: tup
     """`F.conv2d` with a 3x3 kernel: (N, C, H, W), (D, C, 3, 3) and (D) to (N, D, H', W'), channels last."""
     high, wide = (side + 2 * pad - 2 for side, pad in zip(x.shape[-2:], padding, strict=True))
     tall, broad = -(-high // _OUT), -(-wide // _OUT)  # tiles
-    to_numbers, of_kernel, to_pixels = (_both_sides(side, x) for side in (_INPUT, _KERNEL, _OUTPUT))
+    to_numbers, of_kernel, to_pixels = (matrix.to(x) for matrix in (_INPUT, _KERNEL, _OUTPUT))
     features, channels = weight.shape[:2]
     matrices = (of_kernel @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(_IN**2, channels, features)
     bias = x.new_zeros(features) if bias is None else bias
@@ -68,11 +77,6 @@ def _strip(picture: Tensor, first: int, rows: int, columns: int, padding: tuple[
     bottom, height, width = top + rows + 2, picture.shape[1], picture.shape[2]
     around = (0, 0, left, columns + 2 - left - width, max(0, -top), max(0, bottom - height))
     return F.pad(picture[:, max(0, top) : bottom].permute(1, 2, 0), around)
-
-
-def _both_sides(side: Sequence[Sequence[float]], like: Tensor) -> Tensor:
-    along = torch.tensor(side, dtype=torch.float64)
-    return torch.kron(along, along).to(like)
 
 
 class WideByWinograd(TorchFunctionMode):

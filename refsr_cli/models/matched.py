@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refsr_cli.layers.resample import resize
+from refsr_cli.layers.resample import continued, resize
 from refsr_cli.layers.vgg import VGGStem
 from refsr_cli.models.base import SRModel
 from refsr_cli.models.edsr import EDSR, EDSRConfig
@@ -92,7 +92,7 @@ class Matched(SRModel):
         """What is to be known of `references` (N, 3, H, W) each, of any sizes, to enlarge `lr` (N, 3, h, w); without
         one the picture itself, enlarged, is the reference. Features that would take more than `memory` bytes are made
         strip by strip when they are read."""
-        lr = _padded(lr, PATCH)
+        lr = continued(lr, 1, PATCH)
         large = enlarged(lr)
         whole = [_in_cells(reference) for reference in references or [large]]
         if len(lr) > 1:
@@ -160,13 +160,7 @@ def _strips(picture: Tensor) -> list[tuple[int, int]]:
 
 def _in_cells(reference: Tensor) -> Tensor:
     """Continued to whole cells, at least one patch of them."""
-    return _padded(reference, CELL * PATCH, CELL)
-
-
-def _padded(x: Tensor, least: int, step: int = 1) -> Tensor:
-    """Continued to sides that are multiples of `step`, and `least` at least."""
-    height, width = (max(least, side + -side % step) - side for side in x.shape[-2:])
-    return F.pad(x, (0, width, 0, height), mode="replicate") if height or width else x
+    return continued(reference, CELL, CELL * PATCH)
 
 
 def lrelu(x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from refsr_cli.config import ConvertConfig, InspectConfig, SliceConfig
 from refsr_cli.errors import BadSetting, BadWeights
 from refsr_cli.files import digest, replacing
 from refsr_cli.layers.vgg import STEM, imagenet_stem
-from refsr_cli.weights.files import Loaded, save_weights
+from refsr_cli.weights.files import Loaded, save_weights, trunk_beside
 from refsr_cli.weights.formats import load_any, read_tensors
 from refsr_cli.weights.hub import Progress
 from refsr_cli.weights.store import Found, find_weights
@@ -97,13 +97,12 @@ def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Itera
     if out.exists() and (out.samefile(path) or not config.overwrite):
         how = "give another --output" if out.samefile(path) else "--overwrite replaces it"
         raise BadSetting(f"{out} is there already; {how}")
-    own = path.with_name(loaded.metadata["trunk"]) if "trunk" in loaded.metadata else None
-    for trunk in (config.trunk, own):
+    for trunk in (config.trunk, trunk_beside(path, loaded.metadata)):
         if trunk and out.exists() and trunk.exists() and out.samefile(trunk):
             raise BadSetting(f"{out} holds the trunk of the net; give another --output")
-    kept = {key: text for key, text in loaded.metadata.items() if key in ("source", "res_scale", "step")}
     if config.trunk and config.trunk.absolute().parent != out.absolute().parent:
         raise BadSetting(f"--trunk must lie beside {out}, where it will be looked for")
+    kept = {key: text for key, text in loaded.metadata.items() if key in ("source", "res_scale", "step")}
     save_weights(out, loaded.model, loaded.name, kept, torch.float16 if config.half else None, config.trunk)
     layout = loaded.metadata.get("source", "refsr")
     yield Converted(out, out.stat().st_size, loaded.name, loaded.model.scale, layout)

@@ -23,6 +23,7 @@ _TRUNK = "trunk."
 """Beginning of the names of the weights of a single-image net within another net."""
 _BESIDE = ("trunk", "trunk_sha256")
 """In the metadata of a file that leaves them out: the name of the file beside it that holds them, and its checksum."""
+
 _SHOWN = 4
 """So many keys of each kind of difference are named; the rest is counted."""
 
@@ -134,14 +135,17 @@ def rebuild(path: Path, metadata: dict[str, str], tensors: dict[str, Tensor]) ->
     if not scale.isdecimal():
         raise BadWeights(f"{path} is damaged: its metadata says scale '{scale[:20]}'; save it again")
     config = _read_config(path, name, metadata["config"])
-    return Loaded(assemble(path, name, int(scale), config, tensors | _trunk_beside(path, metadata)), name, metadata)
+    if beside := trunk_beside(path, metadata):
+        tensors = tensors | _as_trunk(beside)
+    return Loaded(assemble(path, name, int(scale), config, tensors), name, metadata)
 
 
-def _trunk_beside(path: Path, metadata: Mapping[str, str]) -> dict[str, Tensor]:
-    """The weights that a file leaves out because another beside it holds them, where that is so. Raises BadWeights."""
+def trunk_beside(path: Path, metadata: Mapping[str, str]) -> Path | None:
+    """The file beside `path`, or what that links to, that holds the trunk which `path` leaves out; None where it is
+    whole. Raises BadWeights where that file is missing or another."""
     name, expected = (metadata.get(key) for key in _BESIDE)
     if name is None:
-        return {}
+        return None
     if name != Path(name).name or name in ("", "..") or len(name) > 200:
         raise BadWeights(f"{path} is damaged: its metadata says trunk '{name[:20]}'; copy or download it again")
     places = [its.with_name(name) for its in (path, path.resolve())]
@@ -156,7 +160,7 @@ def _trunk_beside(path: Path, metadata: Mapping[str, str]) -> dict[str, Tensor]:
             f"{beside} is damaged or not the file that holds the trunk of {path}; "
             "copy both again, or install refsr again"
         )
-    return _as_trunk(beside)
+    return beside
 
 
 def _as_trunk(path: Path) -> dict[str, Tensor]:
