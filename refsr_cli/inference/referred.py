@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from refsr_cli.allocator import give_back
 from refsr_cli.images import Pixels
 from refsr_cli.inference.device import computing
 from refsr_cli.inference.runner import orient
@@ -13,10 +14,6 @@ from refsr_cli.inference.tiling import Tile, TileRunner
 from refsr_cli.layers.resample import continued, scaled_bytes
 from refsr_cli.models import Guide, SRModel
 from refsr_cli.reference.bank import Reference
-
-REFERRED_BYTES = 40_000.0
-"""Bytes for each low-resolution pixel that aligning takes besides the net's own layers: places and masks of nine taps
-in eight groups at full size."""
 
 
 @torch.inference_mode()
@@ -39,10 +36,15 @@ def look(
 def referred(model: SRModel, guide: Guide, precision: torch.dtype) -> TileRunner:
     """`model` on any part of the picture that `guide` is for: padded to `multiple_of`, cropped back, clamped."""
     step = model.multiple_of
+    size: tuple[int, ...] = ()
 
     @torch.inference_mode()
     def run_tile(lr: Tensor, tile: Tile) -> Tensor:
+        nonlocal size
         height, width = lr.shape[-2:]
+        if size != (height, width):
+            size = height, width
+            give_back()
         padded = continued(lr, step)
         more = padded.shape[2] - height, padded.shape[3] - width
         part = guide.crop(tile.top, tile.left, tile.bottom, tile.right).padded(*more)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from refsr_cli.images import Picture, Pixels, bleed_color, to_tensor
 from refsr_cli.inference.device import pick_device, pick_precision
 from refsr_cli.inference.guided import GUIDED_BYTES, GUIDED_HALO, RefUse, guided, uses
 from refsr_cli.inference.memory import SMALLEST_TILE, bytes_per_pixel, default_memory, tile_side
-from refsr_cli.inference.referred import REFERRED_BYTES, look, referred, turned, turned_back
+from refsr_cli.inference.referred import look, referred, turned, turned_back
 from refsr_cli.inference.runner import Runner, ensembled, merger_for, runner_for
 from refsr_cli.inference.tiling import RESIZE_HALO, Tiled, TileRunner, everywhere, resized, run_tiles
 from refsr_cli.layers.resample import resize
@@ -29,7 +30,7 @@ _BUSY = 2 * _WINDOW**2
 """Pixels that keep a GPU busy."""
 _TINY, _FEW = 48 * 48, 8
 """Up to so many pixels a CPU is faster with a few pictures at once."""
-_FOR_REFERENCES = 4
+_FOR_REFERENCES = 2
 """One part in so many of the memory is for features of references, where a net needs them."""
 
 
@@ -97,8 +98,11 @@ class Upscaler:
         if tile and not model.tileable:
             raise BadSetting("this model cannot work in tiles; use --tile off")
         self.scale, self.tile, self.memory = model.scale, tile, memory
-        self._pixel_bytes = bytes_per_pixel(self.model)
         self._run = runner_for(self.model, self.precision)
+
+    @cached_property
+    def _pixel_bytes(self) -> float:
+        return bytes_per_pixel(self.model)
 
     def using(self, name: str, note: str | None = None) -> Using:
         """A record of the choices made; `name` is what the net is known as."""
@@ -154,14 +158,23 @@ class Upscaler:
         return ensembled(self._run) if self.self_ensemble else self._run, self.model.receptive_field
 
     def _in_tiles(
-        self, run: TileRunner, pictures: Sequence[Pixels], scale: int, halo: int, pixel_bytes: float, batch: int = 1
+        self,
+        run: TileRunner,
+        pictures: Sequence[Pixels],
+        scale: int,
+        halo: int,
+        pixel_bytes: float,
+        batch: int = 1,
+        held: int = 0,
     ) -> Generator[int, None, list[Tiled]]:
-        """`run`, which enlarges by the net's scale, over all of the pictures, to `scale`."""
+        """`run`, which enlarges by the net's scale and `held` so many bytes before, over all of the pictures, to
+        `scale`."""
         if scale != self.model.scale:
             run, halo = resized(run, scale), halo + RESIZE_HALO
         tile = self.tile
         if tile is None and self.model.tileable:
-            tile = tile_side(pixel_bytes, halo, self.memory, self.device)
+            seen = halo + self.model.multiple_of - 1
+            tile = tile_side(pixel_bytes, seen, self.memory, self.device, held)
             if self.device.type == "cuda":
                 tile = min(tile, max(_WINDOW - 2 * halo, 2 * halo))
         device, step = self.device, self.model.multiple_of
@@ -197,7 +210,8 @@ class Upscaler:
         memory = (self.memory or default_memory(self.device)) // _FOR_REFERENCES
         guide = look(model, to_tensor(pixels).to(self.device), chosen, orientation, self.precision, memory)
         run = referred(model, guide, self.precision)
-        parts = self._in_tiles(run, [turned(pixels, orientation)], scale, halo, self._pixel_bytes + REFERRED_BYTES)
+        upright = [turned(pixels, orientation)]
+        parts = self._in_tiles(run, upright, scale, halo, self._pixel_bytes, held=guide.held_bytes)
         ((large, _),) = yield from parts
         return turned_back(large, orientation), guide.shares(len(chosen))
 

@@ -14,6 +14,9 @@ _COLUMNS = 2**26
 """Numbers that torchvision's kernel may lay out at once on a GPU; above that the taps are read one after the other,
 as they are on a CPU, where its kernel is slower and knows no bfloat16."""
 
+_BAND = 2**13
+"""Pixels that a CPU aligns at once, so that offsets and masks of all taps and groups take little."""
+
 
 def pixel_grid(height: int, width: int, like: Tensor) -> Tensor:
     """(2, height, width): row and column of every pixel, in the type of `like`."""
@@ -103,8 +106,19 @@ class DynamicAggregation(nn.Module):
     def forward(self, source: Tensor | Strips, guess: Tensor, place: Tensor, score: Tensor | None = None) -> Tensor:
         """`source` (N, C, H', W') features of the reference, `guess` (N, C, H, W) to make offsets of, `place` (N, 9, 2,
         H, W) where each tap was found, `score` (N, 1, H, W) how well.   (N, C, H, W)"""
-        number, _, height, width = guess.shape
         made = at_least_float32(self.conv_offset_mask(guess))
+        if guess.is_cuda or torch.is_grad_enabled():
+            return self._gathered(source, made, place, score)
+        number, _, height, width = guess.shape
+        gathered, step = made.new_empty(number, len(self.weight), height, width), max(1, _BAND // width)
+        for top in range(0, height, step):
+            rows = (..., slice(top, top + step), slice(None))
+            gathered[rows] = self._gathered(source, made[rows], place[rows], None if score is None else score[rows])
+        return gathered
+
+    def _gathered(self, source: Tensor | Strips, made: Tensor, place: Tensor, score: Tensor | None) -> Tensor:
+        """`forward` for some rows, of what was `made` of the guess."""
+        number, _, height, width = made.shape
         offset, logit = made.split([2 * 9 * self.groups, 9 * self.groups], 1)
         if self.bound is not None:
             offset = self.bound * torch.tanh(offset)

@@ -23,7 +23,8 @@ _REACH = 12
 class VGGStem(nn.Module):
     """The first five convolutions of VGG-16 and VGG-19, or of a net like them with other `widths`.
 
-    (N, 3, H, W) in [0, 1] -> features of stride 1, 2 and 4, of the last convolution before its activation.
+    (N, 3, H, W) in [0, 1] -> features of stride 1, 2 and 4, of the last convolution before its activation; the first
+    of them where no larger stride is asked for.
     """
 
     def __init__(self, widths: tuple[int, int, int] = (64, 128, 256)) -> None:
@@ -39,21 +40,28 @@ class VGGStem(nn.Module):
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor, largest: int = 4) -> tuple[Tensor, ...]:
         first = F.relu(self.conv1_1((x - self.mean) / self.std))
+        if largest == 1:
+            return (first,)
         half = F.max_pool2d(F.relu(self.conv1_2(first)), 2)
         second = F.relu(self.conv2_1(half))
+        if largest == 2:
+            return first, second
         quarter = F.max_pool2d(F.relu(self.conv2_2(second)), 2)
-        third: Tensor = self.conv3_1(quarter)
-        return first, second, third
+        return first, second, self.conv3_1(quarter)
 
-    def strip(self, x: Tensor, first: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+    def strip(self, x: Tensor, first: int, stop: int, largest: int = 4) -> tuple[Tensor, ...]:
         """What `forward` gives for the rows `first` <= row < `stop` of `x`, without what the others take; `first`,
         `stop` and the height are multiples of 4."""
         top = max(0, first - _REACH)
-        one, two, three = self(x[..., top : stop + _REACH, :])
+        seen = self(x[..., top : stop + _REACH, :], largest)
         first, stop = first - top, stop - top
-        return one[..., first:stop, :], two[..., first // 2 : stop // 2, :], three[..., first // 4 : stop // 4, :]
+        return tuple(its[..., first >> n : stop >> n, :] for n, its in enumerate(seen))
+
+    def pixel_bytes(self) -> int:
+        """About what a pixel of a picture takes while it is encoded: three maps of stride 1, and what they leave."""
+        return 4 * 4 * self.conv1_1.out_channels
 
 
 class VGGFeatures(nn.Module):

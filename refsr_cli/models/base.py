@@ -27,6 +27,11 @@ class Guide(Protocol):
         where that is known."""
         ...
 
+    @property
+    def held_bytes(self) -> int:
+        """What it keeps in memory."""
+        ...
+
 
 class SRModel(nn.Module):
     """A super-resolution net built for one scale.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -9,16 +10,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refsr_cli.layers.resample import continued, resize
+from refsr_cli.layers.strips import Strips
 from refsr_cli.layers.vgg import VGGStem
 from refsr_cli.models.base import SRModel
 from refsr_cli.models.edsr import EDSR, EDSRConfig
 from refsr_cli.reference.descriptors import CELL
 from refsr_cli.reference.matching import match_reference
-from refsr_cli.reference.patches import PATCH, match_patches
-from refsr_cli.reference.textures import Textures, as_textures, in_one_map, in_strips, side_by_side
+from refsr_cli.reference.patches import PATCH, likest, match_patches
+from refsr_cli.reference.textures import Textures, as_textures, begins, in_one_map, side_by_side
 
-_STRIP = 2**18
-"""Pixels of a picture that are encoded at once."""
+_STRIP, _FOR_STRIP = 2**18, 0.25
+"""Pixels of a picture that are encoded at once, if that part of the memory suffices."""
+_FOR_BANDS, _COPIES, _FEWEST = 0.3, 3, 8
+"""Part of the memory for the features of each of two pictures that are matched, how often matching holds them, and how
+many rows of patches are matched at once at least."""
 
 Matching = Literal["learned", "fixed"]
 """By features that were trained for it, as published; or by refsr's own search, which has no weights."""
@@ -52,14 +57,36 @@ class Correspondence(nn.Module):
         """(N, 3, 4*h, 4*w) and (N, 3, 4*h', 4*w') to (N, 256, h, w) and (N, 256, h', w')."""
         return self.picture(picture)[2], self.reference(reference)[2]
 
-    def in_strips(self, picture: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, a few rows after the other, so that what lies between takes little."""
-        pairs = ((self.picture, picture), (self.reference, reference))
-        here, there = (
-            torch.cat([stem.strip(x, CELL * first, CELL * stop)[2] for first, stop in _strips(x)], 2)
-            for stem, x in pairs
-        )
-        return here, there
+    def match(self, picture: Tensor, reference: Tensor, count: int, memory: int | None) -> tuple[Tensor, Tensor]:
+        """`match_patches` of the features of a picture (1, 3, 4*h, 4*w) in those of a reference, which are made band by
+        band, of both, where those of the whole would take more than `memory` bytes."""
+        rows = []
+        for first, stop in self._bands(picture, memory):
+            here = self._features(self.picture, picture, first, stop, memory)
+            found = []
+            for start, end in self._bands(reference, memory):
+                there = self._features(self.reference, reference, start, end, memory)
+                pos, score = match_patches(here, there, count)
+                found.append((pos + pos.new_tensor([start, 0]).view(2, 1, 1), score))
+            rows.append(likest(found, count))
+        return torch.cat([pos for pos, _, _ in rows], 2), torch.cat([score for _, score, _ in rows], 1)
+
+    def _bands(self, picture: Tensor, memory: int | None) -> list[tuple[int, int]]:
+        """The rows of cells whose patches are looked for, or among, at once: first and after the last."""
+        height, width = (side // CELL for side in picture.shape[-2:])
+        if memory is None:
+            return [(0, height)]
+        row_bytes = 4 * width * _COPIES * self.picture.conv3_1.out_channels
+        rows = max(_FEWEST, int(memory * _FOR_BANDS) // row_bytes - PATCH + 1)
+        patches = height - PATCH + 1
+        count = max(1, patches // rows)
+        edges = [patches * number // count for number in range(count + 1)]
+        return [(first, stop + PATCH - 1) for first, stop in pairwise(edges)]
+
+    def _features(self, stem: VGGStem, picture: Tensor, first: int, stop: int, memory: int | None) -> Tensor:
+        """Of the rows of cells `first` <= row < `stop`, (C, rows, w)."""
+        parts = _strips(picture, _strip_pixels(stem, memory), first, stop)
+        return torch.cat([stem.strip(picture, CELL * a, CELL * b)[2] for a, b in parts], 2)[0]
 
 
 class Matched(SRModel):
@@ -90,43 +117,54 @@ class Matched(SRModel):
 
     def look(self, lr: Tensor, references: Sequence[Tensor], memory: int | None = None) -> Textures:
         """What is to be known of `references` (N, 3, H, W) each, of any sizes, to enlarge `lr` (N, 3, h, w); without
-        one the picture itself, enlarged, is the reference. Features that would take more than `memory` bytes are made
-        strip by strip when they are read."""
+        one the picture itself, enlarged, is the reference. Of features those of the smallest stride, which cost least,
+        are made strip by strip when they are read, where all would take more than `memory` bytes."""
         lr = continued(lr, 1, PATCH)
         large = enlarged(lr)
         whole = [_in_cells(reference) for reference in references or [large]]
         if len(lr) > 1:
             return side_by_side([self.look(lr[i : i + 1], [its[i : i + 1] for its in whole]) for i in range(len(lr))])
         with torch.no_grad(), torch.autocast(lr.device.type, enabled=False):  # fewer bits make likeness a draw
-            found = [self._match(lr, large, reference) for reference in whole]
+            found = [self._match(lr, large, reference, memory) for reference in whole]
         heights = [reference.shape[2] // CELL for reference in whole]
-        return as_textures(self._maps(whole, heights, memory), heights, found, (lr.shape[2], lr.shape[3]))
+        maps = self._maps(whole, begins(heights), memory)
+        return as_textures(maps, heights, found, (lr.shape[2], lr.shape[3]))
 
-    def _maps(self, whole: Sequence[Tensor], heights: Sequence[int], memory: int | None) -> Mapping[int, Any]:
-        """The features of the references, by stride."""
-        one, two, three = self.config.textures
-        cell_bytes = 4 * (CELL**2 * one + (CELL // 2) ** 2 * two + three)  # float32
-        cells = [reference.shape[2] * reference.shape[3] // CELL**2 for reference in whole]
-        if memory is None or sum(cells) * cell_bytes <= memory:
-            features = [[self._encoded(its, *rows) for rows in _strips(its)] for its in whole]
-            return {
-                stride: in_one_map([torch.cat([part[stride] for part in parts], 2) for parts in features], stride)
-                for stride in (1, 2, CELL)
-            }
-        parts = [_strips(reference) for reference in whole]
-        kept = max(1, memory // (_STRIP // CELL**2 * cell_bytes))
-        return in_strips(lambda number, *rows: self._encoded(whole[number], *rows), heights, parts, kept)
+    def _maps(
+        self, whole: Sequence[Tensor], starts: Sequence[int], memory: int | None
+    ) -> Mapping[int, Tensor | Strips]:
+        """The features of the references by stride, those of each from its row in `starts` on."""
+        parts = [
+            (start, reference, first, stop)
+            for start, reference in zip(starts, whole, strict=True)
+            for first, stop in _strips(reference, _strip_pixels(self.stem, memory), 0, reference.shape[2] // CELL)
+        ]
+        rows, columns = starts[-1] + whole[-1].shape[2] // CELL, max(its.shape[3] for its in whole) // CELL
+        held: list[int] = []
+        for stride, width in zip((CELL, 2, 1), reversed(self.config.textures), strict=True):
+            size = 4 * width * rows * columns * (CELL // stride) ** 2  # float32
+            if memory is None or size <= memory:
+                held.append(stride)
+                memory = None if memory is None else memory - size
 
-    def _encoded(self, reference: Tensor, first: int, stop: int) -> dict[int, Tensor]:
-        """The features of the rows of cells `first` <= row < `stop`, by stride."""
-        one, two, three = self.stem.strip(reference, CELL * first, CELL * stop)
-        return {1: one, 2: two, 4: F.relu(three)}
+        def encoded(part: tuple[int, Tensor, int, int], largest: int) -> dict[int, Tensor]:
+            _, reference, first, stop = part
+            features = self.stem.strip(reference, CELL * first, CELL * stop, largest)
+            return {1 << n: F.relu(its) if 1 << n == CELL else its for n, its in enumerate(features)}
 
-    def _match(self, lr: Tensor, large: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        def streamed(stride: int) -> Strips:
+            per = CELL // stride
+            spans = tuple((per * (start + first), per * (start + stop)) for start, _, first, stop in parts)
+            return Strips(spans, lambda number: encoded(parts[number], stride)[stride])
+
+        made = ((part[0] + part[2], encoded(part, max(held))) for part in parts) if held else ()
+        maps = in_one_map(((row, {stride: its[stride] for stride in held}) for row, its in made), rows, columns)
+        return {stride: maps[stride] if stride in held else streamed(stride) for stride in (1, 2, CELL)}
+
+    def _match(self, lr: Tensor, large: Tensor, reference: Tensor, memory: int | None) -> tuple[Tensor, Tensor]:
         """As `match_patches`, of one picture in one reference."""
         if self.correspondence is not None:
-            picture, other = self.correspondence.in_strips(large, reference)
-            return match_patches(picture[0], other[0], self.matches)
+            return self.correspondence.match(large, reference, self.matches, memory)
         match = match_reference(lr[0], reference[0])
         inner = slice(PATCH // 2, -(PATCH // 2))
         middle = match.pos[:, inner, inner] / CELL - 0.5
@@ -152,10 +190,16 @@ def enlarged(lr: Tensor) -> Tensor:
     return resize(lr, CELL * lr.shape[2], CELL * lr.shape[3]).clamp(0, 1).mul(255).round().div(255)
 
 
-def _strips(picture: Tensor) -> list[tuple[int, int]]:
-    """The rows of cells of a picture (1, 3, 4*h, W) that are encoded together, first and after the last."""
-    height, rows = picture.shape[2] // CELL, max(1, _STRIP // CELL // picture.shape[3])
-    return [(first, min(first + rows, height)) for first in range(0, height, rows)]
+def _strips(picture: Tensor, pixels: int, first: int, stop: int) -> list[tuple[int, int]]:
+    """The rows of cells `first` <= row < `stop` of a picture in parts of at most so many pixels, but one row at
+    least."""
+    rows = max(1, pixels // CELL // picture.shape[3])
+    return [(start, min(start + rows, stop)) for start in range(first, stop, rows)]
+
+
+def _strip_pixels(stem: VGGStem, memory: int | None) -> int:
+    """How many are encoded at once."""
+    return _STRIP if memory is None else min(_STRIP, int(memory * _FOR_STRIP) // stem.pixel_bytes())
 
 
 def _in_cells(reference: Tensor) -> Tensor:

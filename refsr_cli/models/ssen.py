@@ -60,6 +60,11 @@ class Laid:
         sides = (0, self.scale * right, 0, self.scale * bottom)
         return replace(self, image=F.pad(self.image, sides, mode="replicate"))
 
+    @property
+    def held_bytes(self) -> int:
+        """Of the image."""
+        return self.image.nbytes
+
     def shares(self, count: int) -> list[tuple[float, float | None]]:
         """Of the first, all; it is not known how like it is."""
         return [(1.0, None)] * min(count, 1)

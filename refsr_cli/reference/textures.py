@@ -5,9 +5,8 @@ The patch of a cell is the 3x3 cells of which it is the upper left one; the nine
 places of their own, one for each tap of a 3x3 kernel (C2-Matching, section 3.3).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from refsr_cli.layers.alignment import pixel_grid, read, taps
 from refsr_cli.layers.strips import Strips
-from refsr_cli.reference.patches import PATCH
+from refsr_cli.reference.patches import PATCH, likest
 
 _APART = 16
 """Cells of nothing between references in one map: more than a learned offset reaches."""
@@ -65,6 +64,12 @@ class Textures:
             mean = float(self.score[:, 0][here].mean()) if here.any() else 0.0
             told.append((float(here.float().mean()), mean))
         return told
+
+    @property
+    def held_bytes(self) -> int:
+        """What it keeps in memory."""
+        kept = [self.flow, self.score, self.ref_id, *(its for its in self.maps.values() if isinstance(its, Tensor))]
+        return sum(its.nbytes for its in kept)
 
     def places(self, factor: int, which: int = 0) -> Tensor:
         """Where the taps of every pixel read, in a map of `factor` pixels a cell: (N, 9, 2, factor*h, factor*w)."""
@@ -117,35 +122,17 @@ def begins(heights: Sequence[int]) -> list[int]:
     return rows
 
 
-def in_one_map(parts: Sequence[Tensor], stride: int) -> Tensor:
-    """Features (1, C, h, w) of several references, `stride` pixels apart and of whole cells, below each other."""
-    gap = _APART * 4 // stride
-    width = max(part.shape[-1] for part in parts)
-    padded = [F.pad(part, (0, width - part.shape[-1], 0, gap if part is not parts[-1] else 0)) for part in parts]
-    return torch.cat(padded, 2)
-
-
-def in_strips(
-    encode: Callable[[int, int, int], Mapping[int, Tensor]],
-    heights: Sequence[int],
-    rows: Sequence[Sequence[tuple[int, int]]],
-    kept: int,
-) -> dict[int, Strips]:
-    """The same map for strides 1, 2 and 4, in strips that are made when they are read, the last `kept` of them held.
-    `encode(reference, first, stop)` makes the features of those rows of cells by stride; `rows` has them for each."""
-    parts = [
-        (number, first, stop, start) for number, start in enumerate(begins(heights)) for first, stop in rows[number]
-    ]
-
-    @lru_cache(maxsize=kept)
-    def made(strip: int) -> Mapping[int, Tensor]:
-        return encode(*parts[strip][:3])
-
-    def strips(stride: int) -> Strips:
-        spans = tuple((4 // stride * (start + first), 4 // stride * (start + stop)) for _, first, stop, start in parts)
-        return Strips(spans, lambda strip: made(strip)[stride])
-
-    return {stride: strips(stride) for stride in (1, 2, 4)}
+def in_one_map(strips: Iterable[tuple[int, Mapping[int, Tensor]]], rows: int, columns: int) -> dict[int, Tensor]:
+    """Maps of so many cells, by stride, of strips of features (1, C, h, w) by stride, each put at its first row, in
+    cells, as soon as it is made; nothing is between them."""
+    maps: dict[int, Tensor] = {}
+    for row, features in strips:
+        for stride, part in features.items():
+            per = 4 // stride
+            if stride not in maps:
+                maps[stride] = part.new_zeros(1, part.shape[1], per * rows, per * columns)
+            maps[stride][..., per * row : per * row + part.shape[2], : part.shape[3]] = part
+    return maps
 
 
 def as_textures(
@@ -158,18 +145,16 @@ def as_textures(
     picture of `cells` (h, w) were found: for each reference what `match_patches` gives. The likest of all are kept; of
     equals those of the earlier reference."""
     count = found[0][0].shape[0]
-    score = torch.cat([its for _, its in found])
-    corner = pixel_grid(cells[0] - PATCH + 1, cells[1] - PATCH + 1, score)
+    corner = pixel_grid(cells[0] - PATCH + 1, cells[1] - PATCH + 1, found[0][1])
     flows = [
-        pos + score.new_tensor([start, 0]).view(2, 1, 1) - corner
-        for (pos, _), start in zip(found, begins(heights), strict=True)
+        (pos + score.new_tensor([start, 0]).view(2, 1, 1) - corner, score)
+        for (pos, score), start in zip(found, begins(heights), strict=True)
     ]
-    order = score.argsort(dim=0, descending=True, stable=True)[:count]
-    chosen = torch.cat(flows).gather(0, order[:, None].expand(-1, 2, -1, -1))
+    flow, score, order = likest(flows, count)
     return Textures(
         maps=maps,
-        flow=F.pad(chosen, (0, PATCH - 1, 0, PATCH - 1))[None],
-        score=F.pad(score.gather(0, order), (PATCH // 2,) * 4)[None],
+        flow=F.pad(flow, (0, PATCH - 1, 0, PATCH - 1))[None],
+        score=F.pad(score, (PATCH // 2,) * 4)[None],
         ref_id=F.pad(order[:1] // count, (0, PATCH - 1, 0, PATCH - 1)),
         first_rows=heights[0],
     )
@@ -178,12 +163,11 @@ def as_textures(
 def side_by_side(samples: Sequence[Textures]) -> Textures:
     """The textures of a batch, from those of each of its pictures; all of one size, with references of one size."""
     first = samples[0]
-    maps = {stride: torch.cat([_whole(its, stride) for its in samples]) for stride in first.maps}
+    maps = {stride: torch.cat([_held(its.maps[stride]) for its in samples]) for stride in first.maps}
     flow, score, ref_id = (torch.cat([getattr(its, name) for its in samples]) for name in ("flow", "score", "ref_id"))
     return Textures(maps, flow, score, ref_id, first.first_rows)
 
 
-def _whole(textures: Textures, stride: int) -> Tensor:
-    its = textures.maps[stride]
+def _held(its: Tensor | Strips) -> Tensor:
     assert isinstance(its, Tensor), "references of a batch are held"
     return its
