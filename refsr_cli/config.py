@@ -170,6 +170,7 @@ class EvaluateConfig(NetConfig):
         _require(self.limit is None or self.limit >= 1, f"--limit must be at least 1, not {self.limit}")
         _require(self.stress or not self.plot, "--plot is the picture of --stress; give that too")
         _require(self.plot is None or self.plot.suffix.lower() == ".png", "--plot must end in .png")
+        _require(self.plot is None or self.plot != self.csv, "--plot and --csv are the same file")
         _require(not (self.stress and self.save), "--stress compares scores alone; leave out --save")
         _require(not (self.stress and self.refs != "all"), "--stress tries many references; leave out --refs")
 

@@ -18,6 +18,7 @@ from refsr_cli.config import SliceConfig
 from refsr_cli.data.benchmarks import trial_photos
 from refsr_cli.errors import BadSetting, BadWeights
 from refsr_cli.images import Picture, read_image, read_rgb8
+from refsr_cli.inference.memory import Held
 from refsr_cli.inference.upscaler import Upscaler, finished
 from refsr_cli.layers import alignment
 from refsr_cli.layers.alignment import DynamicAggregation, deformable_conv, pixel_grid, read, taps
@@ -248,7 +249,6 @@ def test_features_that_are_not_held_give_the_same(name: str, monkeypatch: pytest
             torch.nn.init.normal_(module.conv_offset_mask.weight, std=0.2)
     with torch.no_grad():
         held = net(lr, net.look(lr, references))
-        monkeypatch.setattr("refsr_cli.models.matched._STRIP", 77 * 16)
         streamed = net.look(lr, references, memory=1)
         assert isinstance(streamed.map(4), Strips) and len(streamed.map(4).spans) > 8
         torch.testing.assert_close(net(lr, streamed), held, rtol=0, atol=1e-4)
@@ -326,6 +326,18 @@ def test_aggregation_is_that_of_the_papers() -> None:
         mask = torch.sigmoid(logit * judged[:, :, None] if judged is not None else logit)
         wanted = slow_deformable(source, place.detach(), mask.detach(), layer.weight.detach(), layer.bias.detach())
         torch.testing.assert_close(layer(source, guess, usual, judged).detach(), wanted, rtol=0, atol=1e-9)
+
+
+def test_rows_are_aligned_one_after_the_other_as_all_at_once(monkeypatch) -> None:
+    monkeypatch.setattr(alignment, "_BAND", 20)
+    layer = DynamicAggregation(4, groups=2, bound=10.0).double()
+    torch.nn.init.normal_(layer.conv_offset_mask.weight)
+    source, guess, score = double(1, 4, 9, 7), double(1, 4, 11, 6), torch.rand(1, 1, 11, 6, dtype=torch.float64)
+    place = double(1, 9, 2, 11, 6, spread=4.0)
+    for judged in (score, None):
+        whole = layer(source, guess, place, judged)
+        with torch.no_grad():
+            torch.testing.assert_close(layer(source, guess, place, judged), whole, rtol=0, atol=1e-9)
 
 
 # Attention
@@ -407,6 +419,20 @@ def test_swin_group() -> None:
         tokens = tokens + hidden @ block.mlp[3].weight.T + block.mlp[3].bias
     wanted = x + F.conv2d(tokens.permute(2, 0, 1)[None], group.conv.weight, group.conv.bias, padding=1)
     torch.testing.assert_close(group(x), wanted, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [(64, 24), (40, 8), (8, 40), (24, 16), (30, 21)])
+@pytest.mark.parametrize("at_once", [1, 500])
+def test_blocks_go_band_by_band_as_in_one(monkeypatch, size: tuple[int, int], at_once: int) -> None:
+    """Also where windows come round the border, and where there is no whole number of them."""
+    group = SwinGroup(8, heads=2, window=8, mlp_ratio=2.0, drops=[0.0, 0.0]).double().eval()
+    for parameter in group.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x = double(2, 8, *size)
+    whole = group(x)
+    monkeypatch.setattr("refsr_cli.layers.swin._TOKENS", at_once)
+    with torch.no_grad():
+        torch.testing.assert_close(group(x), whole, rtol=0, atol=1e-9)
 
 
 def test_drops_rise_over_all_groups() -> None:
@@ -502,6 +528,26 @@ def test_half_the_bits_read_at_the_same_places(name: str) -> None:
     if isinstance(guide, Textures):
         assert torch.equal(guide.flow, model.look(lr, [reference]).flow)
     assert float((exact - rough.float()).square().mean()) < 1e-5  # 50 dB
+
+
+@pytest.mark.parametrize(
+    ("name", "most", "size"), [("ssen", 16, (240, 160)), ("c2", 32, (120, 100)), ("datsr", 32, (120, 100))]
+)
+def test_memory_is_kept_to(name: str, most: int, size: tuple[int, int]) -> None:
+    """What lives at once, of tensors, while a picture is enlarged that would need several times as much."""
+    fewer = {"ssen": {}, "c2": {"matched": (4, 6, 8)}, "datsr": {"matched": (4, 6, 8), "depths": (1,), "heads": (2,)}}
+    model = small(name, **fewer[name])
+    upscaler, whole = (
+        Upscaler(model, device="cpu", precision="fp32", **how) for how in ({"memory": most * 2**20}, {"tile": 0})
+    )
+    picture, bank = photo(*size), references("kodim08.png")
+    upscaler(photo(8, 8), refs=bank)  # measures what a pixel takes
+    peaks = []
+    for its in (upscaler, whole):
+        with Held() as held:
+            its(picture, refs=bank)
+        peaks.append(held.peak / 2**20)
+    assert peaks[0] < most < peaks[1] / 2, peaks
 
 
 def test_ssen_does_not_say_how_like_a_reference_is() -> None:
@@ -776,6 +822,9 @@ def test_the_stem_of_vgg(tmp_path: Path) -> None:
         list(slice_vgg(SliceConfig(weights=vgg, output=out)))
     with pytest.raises(BadWeights, match="is not VGG-19"):
         list(slice_vgg(SliceConfig(weights=matcher, output=tmp_path / "b.safetensors")))
+    thin = {key: (3, *shape[1:]) if key == "features.5.bias" else shape for key, shape in vgg_keys().items()}
+    with pytest.raises(BadWeights, match=r"features\.5\.bias is 3, not 128"):
+        list(slice_vgg(SliceConfig(weights=published(thin, tmp_path / "thin.pth"), output=tmp_path / "b.safetensors")))
     assert not (tmp_path / "b.safetensors").exists()
 
 

@@ -4,6 +4,7 @@ touch the others, and each in turn, so that what else the machine does hits all 
 import multiprocessing
 import signal
 import time
+import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from refsr_cli.images import Pixels
 from refsr_cli.inference.device import pick_device
 
 _PEAK_CHANNELS, _PEAK_SIDE = 256, 96
+_PATIENCE = 3.0
+"""Seconds in which a process may end by itself."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Bench:
         context = multiprocessing.get_context("spawn")
         self._ours, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, name, task), daemon=True)
-        self._process.start()
+        with _deaf_to_interrupts():  # also while the process starts
+            self._process.start()
         theirs.close()
         self._answer("be made ready")
 
@@ -57,6 +61,7 @@ class Bench:
     def close(self) -> None:
         """Ends the process."""
         self._ours.close()
+        self._process.join(_PATIENCE)
         self._process.kill()
         self._process.join()
 
@@ -73,6 +78,16 @@ class Bench:
         if isinstance(answer, str):
             raise RefsrError(f"{self.name} cannot {what}: {answer}")
         return answer
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """What is started meanwhile stays so: the one that asks ends it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -130,7 +145,7 @@ def convolution_peak(device: str, precision: torch.dtype, rounds: int = 5) -> fl
 
 def _serve(connection: Connection, name: str, task: Task) -> None:
     """Of the process: makes the contender ready, then runs it on what comes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that asks ends it
+    warnings.simplefilter("ignore")  # of other people's code
     contender, device = CONTENDERS[name], pick_device(task.device)
     try:
         if contender.own:

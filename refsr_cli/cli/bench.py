@@ -28,7 +28,7 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="plain, refsr, refsr-bf16, plain+, refsr+, onnxruntime, openvino, opencv; repeatable.",
+            help="plain, refsr, refsr-bf16, plain+, refsr+, onnxruntime, openvino, dat-light, opencv; repeatable.",
             show_default="what can run here, one pass",
         ),
     ] = None,

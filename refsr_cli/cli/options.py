@@ -28,6 +28,9 @@ def reporting(display: Display) -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         display.error(f"interrupted; {interrupt}" if str(interrupt) else "interrupted")
         raise typer.Exit(_INTERRUPTED) from None
+    except MemoryError:
+        display.error("there is not enough memory for that; ask for less, or close other programs")
+        raise typer.Exit(1) from None
     except OSError as error:
         display.error(f"{error.filename or 'the output'} cannot be used: {error.strerror or error}")
         raise typer.Exit(1) from None

@@ -54,6 +54,7 @@ def _stressing(record: Record) -> Iterator[str]:
     yield (
         f"{escape(record['dataset'])} x{record['scale']}, protocol {record['protocol']} ({record['description']}): "
         f"{record['tries']} kinds of references for {record['images']} images"
+        + (f"; none has {', '.join(record['left_out'])}" if record["left_out"] else "")
     )
     yield f"[bold]{'references':<14}{'images':>7}{'PSNR':>9}{'gained':>9}{'at worst':>10}{'used on':>9}[/bold]"
 

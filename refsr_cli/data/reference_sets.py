@@ -86,9 +86,14 @@ def require_references(choice: str, paths: Sequence[Path]) -> bool:
         raise BadSetting(f"--refs {choice} needs a set with references, NAME_0.png and NAME_1.png and so on")
     if choice == "unrelated" and len(paths) < 2:
         raise BadSetting("--refs unrelated needs a set of at least two pictures")
-    if choice not in CHANGED and not any(_chosen_files(choice, paths, path) for path in paths):
+    if not is_there(choice, paths):
         raise BadSetting(f"--refs {choice}: no picture of the set has that reference")
     return True
+
+
+def is_there(choice: str, paths: Sequence[Path]) -> bool:
+    """Whether some picture of the set has such a reference."""
+    return choice in CHANGED or any(_chosen_files(choice, paths, path) for path in paths)
 
 
 def _chosen_files(choice: str, paths: Sequence[Path], target: Path) -> list[Path]:

@@ -28,8 +28,9 @@ def bytes_per_pixel(model: SRModel) -> float:
     return _KEPT * (_held_per_pixel(model) if model.needs_ref else _largest_per_pixel(model))
 
 
-class _Held(TorchDispatchMode):
-    """Counts the bytes of tensors that are made, until nobody holds them."""
+class Held(TorchDispatchMode):
+    """Counts the bytes of tensors that are made, until nobody holds them; of layers made of others, what these make
+    only outside of inference mode."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -58,7 +59,7 @@ def _held_per_pixel(model: SRModel) -> float:
     with torch.no_grad():  # not in inference mode, where layers made of others tell nothing of what they hold
         lr = torch.zeros(1, 3, _GUIDED_PROBE, _GUIDED_PROBE, device=next(model.parameters()).device)
         guide = model.look(lr, [])
-        with _Held() as held:
+        with Held() as held:
             model(lr, guide)
     peak: float = held.peak / _GUIDED_PROBE**2
     return peak

@@ -77,7 +77,7 @@ class VGGFeatures(nn.Module):
         with torch.device("meta"):
             self.features = vgg19().features[: _LAYERS[layer]]
         wanted = self.features.state_dict()
-        found = _imagenet_weights()
+        found = _imagenet_weights("put the file there, or leave VGG out of --loss")
         absent = [key for key in wanted if f"features.{key}" not in found]
         if absent:
             raise BadWeights(
@@ -103,7 +103,8 @@ def imagenet_stem(*, fetch: bool = False) -> dict[str, Tensor] | None:
     unless torchvision is to `fetch` them. Raises BadWeights for a damaged file, and where they cannot be had."""
     if not (fetch or _cached().is_file()):
         return None
-    return {key: value for key, value in _imagenet_weights().items() if key.startswith(STEM)}
+    found = _imagenet_weights("put the file there, or name it")
+    return {key: value for key, value in found.items() if key.startswith(STEM)}
 
 
 STEM = tuple(f"features.{number}." for number in (0, 2, 5, 7, 10))
@@ -120,7 +121,7 @@ def _cached() -> Path:
     return Path(str(torch.hub.get_dir())) / "checkpoints" / _address().rpartition("/")[2]
 
 
-def _imagenet_weights() -> dict[str, Tensor]:
+def _imagenet_weights(remedy: str) -> dict[str, Tensor]:
     url = _address()
     try:
         weights: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
@@ -129,8 +130,8 @@ def _imagenet_weights() -> dict[str, Tensor]:
     except (URLError, OSError) as error:
         reason = getattr(error, "reason", None) or error
         raise BadWeights(
-            f"VGG-19's weights (548 MB) are not in {_cached().parent} and cannot be fetched from {url} ({reason}); put "
-            "the file there, or leave VGG out of --loss"
+            f"VGG-19's weights (548 MB) are not in {_cached().parent} and cannot be fetched from {url} ({reason}); "
+            f"{remedy}"
         ) from None
     except Exception as error:  # a damaged file can raise anything
         raise BadWeights(f"{_cached()} is damaged ({type(error).__name__}); remove it, it is fetched again") from None

@@ -187,7 +187,7 @@ class Matched(SRModel):
 
 def enlarged(lr: Tensor) -> Tensor:
     """(N, 3, h, w) to (N, 3, 4*h, 4*w), bicubically, rounded to 8 bit as a file is: what is matched with references."""
-    return resize(lr, CELL * lr.shape[2], CELL * lr.shape[3]).clamp(0, 1).mul(255).round().div(255)
+    return resize(lr, CELL * lr.shape[2], CELL * lr.shape[3]).clamp_(0, 1).mul_(255).round_().div_(255)
 
 
 def _strips(picture: Tensor, pixels: int, first: int, stop: int) -> list[tuple[int, int]]:

@@ -100,20 +100,23 @@ def bench(config: BenchConfig) -> Iterator[Comparing | Progress | Timing | NotRu
             raise BadSetting(f"{config.output} exists already; give --overwrite, or another --output")
         make_folder(config.output.parent)
     pictures = _pictures(config)
+    tasks = [
+        Task(model, config.scale, config.device, config.weights, trained=config.truth is not None)
+        for model in config.models
+    ]
+    counts = [{own: operations(task, own=own) for own in (False, True)} for task in tasks]
     fp32, bf16 = (convolution_peak(config.device, precision) for precision in (torch.float32, torch.bfloat16))
     processor = _processor(pick_device(config.device))
     yield Comparing(processor, torch.get_num_threads(), torch.__version__, __version__, fp32, bf16, config.rounds)
     rows: list[Timing] = []
     grown: list[Growth] = []
-    for model in config.models:
-        task = Task(model, config.scale, config.device, config.weights, trained=config.truth is not None)
-        counted = {own: operations(task, own=own) for own in (False, True)}
+    for task, counted in zip(tasks, counts, strict=True):
         for pixels, truth in pictures:
             yield from _timed(config, task, names, pixels, truth, {False: fp32, True: bf16}, counted, rows)
         if config.growth:
             grown.append(growth_with_pixels(task))
             yield grown[-1]
-            if MODELS[model].net.most_references != 1:
+            if MODELS[task.model].net.most_references != 1:
                 grown.append(growth_with_references(task))
                 yield grown[-1]
     if config.output:

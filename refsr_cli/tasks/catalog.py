@@ -94,6 +94,9 @@ def show_model(config: ShowConfig) -> Iterator[Layers]:
         row_settings=("var_names", "depth"),
         verbose=0,
     )
+    parameters = list(net.parameters())
+    told.total_params = sum(its.numel() for its in parameters)  # torchinfo has some twice, of parts used by halves
+    told.trainable_params = sum(its.numel() for its in parameters if its.requires_grad)
     layers = [
         {
             "name": layer.var_name,
@@ -105,5 +108,5 @@ def show_model(config: ShowConfig) -> Iterator[Layers]:
         for layer in told.summary_list
         if layer.depth <= config.depth
     ]
-    parameters = sum(parameter.numel() for parameter in net.parameters())
-    yield Layers(config.model, config.scale, list(lr.shape), layers, parameters, int(told.total_mult_adds), str(told))
+    total, adds = int(told.total_params), int(told.total_mult_adds)
+    yield Layers(config.model, config.scale, list(lr.shape), layers, total, adds, str(told))

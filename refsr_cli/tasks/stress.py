@@ -9,7 +9,7 @@ from statistics import fmean
 
 from refsr_cli.config import EvaluateConfig
 from refsr_cli.data.benchmarks import Sample, download_benchmark, open_benchmark
-from refsr_cli.data.reference_sets import STRESS, choose_references, require_references
+from refsr_cli.data.reference_sets import STRESS, choose_references, is_there, require_references
 from refsr_cli.data.remote import Fetching
 from refsr_cli.engine import Progress, columns, open_upscaler
 from refsr_cli.errors import BadData, BadSetting, Failed, RefsrError
@@ -31,6 +31,8 @@ class Stressing:
     description: str
     images: int
     tries: int
+    left_out: tuple[str, ...]
+    """Kinds that no image has."""
     kind: str = "stressing"
 
 
@@ -92,7 +94,9 @@ def endure(
         if path:
             make_folder(path.parent)
     yield using
-    yield Stressing(benchmark.name, config.scale, name, protocol.description, len(paths), len(STRESS))
+    choices = [choice for choice in STRESS if is_there(choice, everything)]
+    left_out = tuple(choice for choice in STRESS if choice not in choices)
+    yield Stressing(benchmark.name, config.scale, name, protocol.description, len(paths), len(choices), left_out)
 
     alone: dict[Path, float] = {}
     for path in paths:
@@ -108,7 +112,7 @@ def endure(
     if not alone:
         raise BadData(f"no image of {benchmark.folder} can be read and scored")
     rows = []
-    for choice in STRESS:
+    for choice in choices:
         tries = []
         for number, path in enumerate(alone):
             refs, unread = choose_references(choice, everything, path)

@@ -84,7 +84,10 @@ def upscale(
         yield using
         for option, extra in (("--trust-map", config.trust_map), ("--compare", config.compare)):
             if extra and upscaler.model.needs_ref:
-                raise BadSetting(f"{option} shows how far references are believed, which {using.model} does not tell")
+                raise BadSetting(
+                    f"{option} shows how far references are believed, which {using.model} does not tell; leave it out, "
+                    "or use refnet"
+                )
         for record in _upscale_all(jobs, upscaler, opened, config):
             failed += isinstance(record, Failed)
             yield record

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from refsr_cli.config import ConvertConfig, InspectConfig, SliceConfig
 from refsr_cli.errors import BadSetting, BadWeights
 from refsr_cli.files import digest, replacing
-from refsr_cli.layers.vgg import STEM, imagenet_stem
+from refsr_cli.layers.vgg import STEM, VGGStem, imagenet_stem
 from refsr_cli.weights.files import Loaded, save_weights, trunk_beside
 from refsr_cli.weights.formats import load_any, read_tensors
 from refsr_cli.weights.hub import Progress
@@ -121,6 +121,10 @@ def slice_vgg(config: SliceConfig) -> Iterator[Slicing | Sliced]:
     absent = [key for key in wanted if key not in (stem or {})]
     if stem is None or absent:
         raise BadWeights(f"{config.weights} is not VGG-19: it lacks {absent[0]}")
+    for key, its in zip(wanted, VGGStem().state_dict().values(), strict=True):
+        if stem[key].shape != its.shape:
+            found, usual = (" x ".join(map(str, shape)) for shape in (stem[key].shape, its.shape))
+            raise BadWeights(f"{config.weights} is not VGG-19: {key} is {found}, not {usual}")
     with replacing(config.output) as unfinished:
         save_file({key: stem[key].contiguous() for key in wanted}, unfinished)
     yield Sliced(config.output, config.output.stat().st_size)
