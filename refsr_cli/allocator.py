@@ -3,13 +3,11 @@
 import ctypes
 import os
 import platform
-from functools import cache
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Numbers of glibc's `mallopt`, from malloc.h."""
 
 
-@cache
 def _is_glibc() -> bool:
     return platform.libc_ver()[0] == "glibc"
 

@@ -29,7 +29,7 @@ LEAVES = {
     "console": {"cli"},
     "config": {"cli", "tasks", "training", "engine", "targets", "video"},
     "recipes": {"cli", "tasks"},
-    "allocator": {"cli", "bench"},
+    "allocator": {"cli", "bench", "inference"},
     "packaged": {"cli", "tasks", "bench", "weights", "data"},
 }
 """Parts beside the floors, and who may import them; they import nothing but errors and themselves."""

@@ -14,10 +14,10 @@ _LAYERS = {"conv2_2": 8, "relu5_1": 30, "conv5_4": 35}
 """Modules of torchvision's `features` up to and with this convolution, without its activation, or with it."""
 SMALLEST = {"conv2_2": 2, "relu5_1": 16, "conv5_4": 16}
 """Side of a picture that leaves one pixel there: each pooling before it halves."""
-
-
 _REACH = 12
 """Pixels, at least, that features of stride 4 see above and below their own cell."""
+_STRIP = 2**18
+"""Pixels of a picture that are encoded at once, where memory suffices."""
 
 
 class VGGStem(nn.Module):
@@ -59,9 +59,13 @@ class VGGStem(nn.Module):
         first, stop = first - top, stop - top
         return tuple(its[..., first >> n : stop >> n, :] for n, its in enumerate(seen))
 
-    def pixel_bytes(self) -> int:
-        """About what a pixel of a picture takes while it is encoded: three maps of stride 1, and what they leave."""
-        return 4 * 4 * self.conv1_1.out_channels
+    def strips(self, width: int, first: int, stop: int, memory: int | None) -> list[tuple[int, int]]:
+        """The rows `first` <= row < `stop` of a picture so wide in parts, multiples of 4, of which each takes about
+        `memory` bytes while it is encoded: three maps of stride 1, and what they leave."""
+        pixel_bytes = 4 * 4 * self.conv1_1.out_channels
+        pixels = _STRIP if memory is None else min(_STRIP, memory // pixel_bytes)
+        rows = 4 * max(1, pixels // width // 4)
+        return [(start, min(start + rows, stop)) for start in range(first, stop, rows)]
 
 
 class VGGFeatures(nn.Module):

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,16 +13,14 @@ from refsr_cli.layers.strips import Strips
 from refsr_cli.layers.vgg import VGGStem
 from refsr_cli.models.base import SRModel
 from refsr_cli.models.edsr import EDSR, EDSRConfig
+from refsr_cli.reference.correspondence import Correspondence
 from refsr_cli.reference.descriptors import CELL
 from refsr_cli.reference.matching import match_reference
-from refsr_cli.reference.patches import PATCH, likest, match_patches
+from refsr_cli.reference.patches import PATCH
 from refsr_cli.reference.textures import Textures, as_textures, begins, in_one_map, side_by_side
 
-_STRIP, _FOR_STRIP = 2**18, 0.25
-"""Pixels of a picture that are encoded at once, if that part of the memory suffices."""
-_FOR_BANDS, _COPIES, _FEWEST = 0.3, 3, 8
-"""Part of the memory for the features of each of two pictures that are matched, how often matching holds them, and how
-many rows of patches are matched at once at least."""
+_FOR_STRIP = 0.25
+"""Part of the memory for what lies between features while a strip of a reference is encoded."""
 
 Matching = Literal["learned", "fixed"]
 """By features that were trained for it, as published; or by refsr's own search, which has no weights."""
@@ -42,51 +39,6 @@ class MatchedConfig:
     """Widths of the features that places are found by; those of VGG-16."""
     trunk_blocks: int = field(default=0, metadata={"omissible": True})
     """Of an EDSR 64 wide whose result is what the net adds to; 0 is a bilinear enlargement, as in the papers."""
-
-
-class Correspondence(nn.Module):
-    """Two stems whose features are alike where the enlarged picture and a reference show the same: Jiang et al.,
-    "Robust Reference-based Super-Resolution via C2-Matching", CVPR 2021, section 3.2."""
-
-    def __init__(self, widths: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.picture, self.reference = VGGStem(widths), VGGStem(widths)
-        self.reference.load_state_dict(self.picture.state_dict())  # alike from the start, as both are in the paper
-
-    def forward(self, picture: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 3, 4*h, 4*w) and (N, 3, 4*h', 4*w') to (N, 256, h, w) and (N, 256, h', w')."""
-        return self.picture(picture)[2], self.reference(reference)[2]
-
-    def match(self, picture: Tensor, reference: Tensor, count: int, memory: int | None) -> tuple[Tensor, Tensor]:
-        """`match_patches` of the features of a picture (1, 3, 4*h, 4*w) in those of a reference, which are made band by
-        band, of both, where those of the whole would take more than `memory` bytes."""
-        rows = []
-        for first, stop in self._bands(picture, memory):
-            here = self._features(self.picture, picture, first, stop, memory)
-            found = []
-            for start, end in self._bands(reference, memory):
-                there = self._features(self.reference, reference, start, end, memory)
-                pos, score = match_patches(here, there, count)
-                found.append((pos + pos.new_tensor([start, 0]).view(2, 1, 1), score))
-            rows.append(likest(found, count))
-        return torch.cat([pos for pos, _, _ in rows], 2), torch.cat([score for _, score, _ in rows], 1)
-
-    def _bands(self, picture: Tensor, memory: int | None) -> list[tuple[int, int]]:
-        """The rows of cells whose patches are looked for, or among, at once: first and after the last."""
-        height, width = (side // CELL for side in picture.shape[-2:])
-        if memory is None:
-            return [(0, height)]
-        row_bytes = 4 * width * _COPIES * self.picture.conv3_1.out_channels
-        rows = max(_FEWEST, int(memory * _FOR_BANDS) // row_bytes - PATCH + 1)
-        patches = height - PATCH + 1
-        count = max(1, patches // rows)
-        edges = [patches * number // count for number in range(count + 1)]
-        return [(first, stop + PATCH - 1) for first, stop in pairwise(edges)]
-
-    def _features(self, stem: VGGStem, picture: Tensor, first: int, stop: int, memory: int | None) -> Tensor:
-        """Of the rows of cells `first` <= row < `stop`, (C, rows, w)."""
-        parts = _strips(picture, _strip_pixels(stem, memory), first, stop)
-        return torch.cat([stem.strip(picture, CELL * a, CELL * b)[2] for a, b in parts], 2)[0]
 
 
 class Matched(SRModel):
@@ -134,10 +86,11 @@ class Matched(SRModel):
         self, whole: Sequence[Tensor], starts: Sequence[int], memory: int | None
     ) -> Mapping[int, Tensor | Strips]:
         """The features of the references by stride, those of each from its row in `starts` on."""
+        between = None if memory is None else int(memory * _FOR_STRIP)
         parts = [
-            (start, reference, first, stop)
+            (CELL * start, reference, first, stop)
             for start, reference in zip(starts, whole, strict=True)
-            for first, stop in _strips(reference, _strip_pixels(self.stem, memory), 0, reference.shape[2] // CELL)
+            for first, stop in self.stem.strips(reference.shape[3], 0, reference.shape[2], between)
         ]
         rows, columns = starts[-1] + whole[-1].shape[2] // CELL, max(its.shape[3] for its in whole) // CELL
         held: list[int] = []
@@ -149,15 +102,14 @@ class Matched(SRModel):
 
         def encoded(part: tuple[int, Tensor, int, int], largest: int) -> dict[int, Tensor]:
             _, reference, first, stop = part
-            features = self.stem.strip(reference, CELL * first, CELL * stop, largest)
+            features = self.stem.strip(reference, first, stop, largest)
             return {1 << n: F.relu(its) if 1 << n == CELL else its for n, its in enumerate(features)}
 
         def streamed(stride: int) -> Strips:
-            per = CELL // stride
-            spans = tuple((per * (start + first), per * (start + stop)) for start, _, first, stop in parts)
+            spans = tuple(((start + first) // stride, (start + stop) // stride) for start, _, first, stop in parts)
             return Strips(spans, lambda number: encoded(parts[number], stride)[stride])
 
-        made = ((part[0] + part[2], encoded(part, max(held))) for part in parts) if held else ()
+        made = (((part[0] + part[2]) // CELL, encoded(part, max(held))) for part in parts) if held else ()
         maps = in_one_map(((row, {stride: its[stride] for stride in held}) for row, its in made), rows, columns)
         return {stride: maps[stride] if stride in held else streamed(stride) for stride in (1, 2, CELL)}
 
@@ -188,18 +140,6 @@ class Matched(SRModel):
 def enlarged(lr: Tensor) -> Tensor:
     """(N, 3, h, w) to (N, 3, 4*h, 4*w), bicubically, rounded to 8 bit as a file is: what is matched with references."""
     return resize(lr, CELL * lr.shape[2], CELL * lr.shape[3]).clamp_(0, 1).mul_(255).round_().div_(255)
-
-
-def _strips(picture: Tensor, pixels: int, first: int, stop: int) -> list[tuple[int, int]]:
-    """The rows of cells `first` <= row < `stop` of a picture in parts of at most so many pixels, but one row at
-    least."""
-    rows = max(1, pixels // CELL // picture.shape[3])
-    return [(start, min(start + rows, stop)) for start in range(first, stop, rows)]
-
-
-def _strip_pixels(stem: VGGStem, memory: int | None) -> int:
-    """How many are encoded at once."""
-    return _STRIP if memory is None else min(_STRIP, int(memory * _FOR_STRIP) // stem.pixel_bytes())
 
 
 def _in_cells(reference: Tensor) -> Tensor:
