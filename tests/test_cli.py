@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 from refsr_cli import __version__
 from refsr_cli.cli import app
 from refsr_cli.config import EvaluateConfig, TrainConfig, UpscaleConfig
+from refsr_cli.console import Display
+from refsr_cli.engine import Progress
 from refsr_cli.images import Picture, read_image, write_image
 from refsr_cli.packaged import packaged
 
@@ -175,3 +177,20 @@ def test_interrupted_in_the_middle(tmp_path):
         process.stdout.read()
     assert process.returncode == 130
     assert not list(tmp_path.iterdir())
+
+
+def test_what_comes_before_the_first_progress_does_not_count_for_the_pace(monkeypatch, capsys):
+    """A minute of matching, then 20 s for each of ten tiles."""
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    display = Display()
+
+    def records():
+        nonlocal now
+        for moment, done in ((0.0, 0), (60.0, 0), (80.0, 1), (100.0, 2)):
+            now = moment
+            yield Progress("a.png", done, 10)
+
+    display.show(records())
+    told = capsys.readouterr().err.splitlines()
+    assert [line.partition("about ")[2] for line in told] == ["3 min 0 s to go", "2 min 40 s to go"]

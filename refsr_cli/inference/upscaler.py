@@ -113,7 +113,7 @@ class Upscaler:
         self, pixels: Pixels, scale: int, refs: RefBank | None = None
     ) -> Generator[int, None, tuple[Pixels, Guidance | None]]:
         """One pass over (H, W, C) to (scale*H, scale*W, C), `scale` at most the net's own, and what references
-        did. Yields the number of input pixels done since it last yielded."""
+        did. Yields the number of input pixels done since it last yielded, 0 when references were looked at."""
         if self.model.needs_ref:
             return (yield from self._refer(pixels, scale, refs))
         if not refs:
@@ -209,6 +209,7 @@ class Upscaler:
         model, halo = self.model, self.model.receptive_field
         memory = (self.memory or default_memory(self.device)) // _FOR_REFERENCES
         guide = look(model, to_tensor(pixels).to(self.device), chosen, orientation, self.precision, memory)
+        yield 0
         run = referred(model, guide, self.precision)
         upright = [turned(pixels, orientation)]
         parts = self._in_tiles(run, upright, scale, halo, self._pixel_bytes, held=guide.held_bytes)

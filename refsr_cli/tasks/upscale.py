@@ -357,7 +357,7 @@ def _told(jobs: list[Job], steps: Generator[int, None, Result], work: int) -> Ge
         number, part = divmod(done, work)
         for finished_one in jobs[:number]:
             yield Progress(str(finished_one.source), work, work)
-        if part and number < len(jobs):
+        if number < len(jobs):
             yield Progress(str(jobs[number].source), part, work)
 
 
