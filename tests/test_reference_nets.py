@@ -530,6 +530,15 @@ def test_half_the_bits_read_at_the_same_places(name: str) -> None:
     assert float((exact - rough.float()).square().mean()) < 1e-5  # 50 dB
 
 
+def test_several_places_in_a_reference_of_one_patch() -> None:
+    model, lr = small("datsr", matches=2), torch.rand(1, 3, 8, 8)
+    for reference in (torch.rand(1, 3, 12, 12), torch.rand(1, 3, 5, 40)):
+        for memory in (None, 1):
+            guide = model.look(lr, [reference], memory)
+            assert guide.flow.shape == (1, 2, 2, 8, 8)
+            assert torch.isfinite(model(lr, guide)).all()
+
+
 @pytest.mark.parametrize(
     ("name", "most", "size"), [("ssen", 16, (240, 160)), ("c2", 32, (120, 100)), ("datsr", 32, (120, 100))]
 )

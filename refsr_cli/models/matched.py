@@ -73,7 +73,7 @@ class Matched(SRModel):
         are made strip by strip when they are read, where all would take more than `memory` bytes."""
         lr = continued(lr, 1, PATCH)
         large = enlarged(lr)
-        whole = [_in_cells(reference) for reference in references or [large]]
+        whole = [_in_cells(reference, self.matches) for reference in references or [large]]
         if len(lr) > 1:
             return side_by_side([self.look(lr[i : i + 1], [its[i : i + 1] for its in whole]) for i in range(len(lr))])
         with torch.no_grad(), torch.autocast(lr.device.type, enabled=False):  # fewer bits make likeness a draw
@@ -142,9 +142,9 @@ def enlarged(lr: Tensor) -> Tensor:
     return resize(lr, CELL * lr.shape[2], CELL * lr.shape[3]).clamp_(0, 1).mul_(255).round_().div_(255)
 
 
-def _in_cells(reference: Tensor) -> Tensor:
-    """Continued to whole cells, at least one patch of them."""
-    return continued(reference, CELL, CELL * PATCH)
+def _in_cells(reference: Tensor, patches: int) -> Tensor:
+    """Continued to whole cells, at least so many patches of them."""
+    return continued(reference, CELL, CELL * (PATCH + patches - 1))
 
 
 def lrelu(x: Tensor) -> Tensor:
