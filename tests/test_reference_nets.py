@@ -238,7 +238,7 @@ def test_a_stem_sees_no_border_between_strips() -> None:
 
 
 @pytest.mark.parametrize("name", ["c2", "datsr"])
-def test_features_that_are_not_held_give_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_that_are_not_held_give_the_same(name: str) -> None:
     """Two references of other sizes, in strips of a few rows of which next to nothing is kept."""
     small = {"textures": (8, 16, 16), "matched": (4, 8, 8), "groups": 2}
     small |= {"features": 8, "blocks": 1} if name == "c2" else {"features": 8, "depths": (1,), "heads": (2,)}

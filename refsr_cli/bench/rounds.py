@@ -145,6 +145,7 @@ def convolution_peak(device: str, precision: torch.dtype, rounds: int = 5) -> fl
 
 def _serve(connection: Connection, name: str, task: Task) -> None:
     """Of the process: makes the contender ready, then runs it on what comes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where that is not inherited
     warnings.simplefilter("ignore")  # of other people's code
     contender, device = CONTENDERS[name], pick_device(task.device)
     try:

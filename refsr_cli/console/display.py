@@ -88,9 +88,9 @@ class Display:
         if self.quiet:
             return
         if not self._err.is_terminal:
-            if not done or name not in self._began:  # what is done before anything is done says nothing of the pace
-                self._began[name] = time.monotonic()
-            begin = self._began[name]
+            if not done:  # what came before says nothing of the pace
+                self._began.pop(name, None)
+            begin = self._began.setdefault(name, time.monotonic())
             if total and 0 < done < total and self._is_time(_QUIET_SECONDS):
                 remaining = (time.monotonic() - begin) * (total - done) / done
                 self._err.print(f"{escape(name)}: {done / total:.0%}, about {duration(remaining)} to go")

@@ -61,13 +61,9 @@ def _bands(tokens: Tensor, window: int, shift: int) -> Iterator[tuple[Tensor | s
     if height % window or height <= step:
         yield slice(0, height), True
         return
-    first = step if shift == 0 else step - window + shift
-    if shift:  # the last window has the last rows and the first
-        ends = torch.cat([torch.arange(first), torch.arange(height - window + shift, height)])
-        yield ends.to(tokens.device), True
-    else:
-        yield slice(0, first), False
-    last = height if shift == 0 else height - window + shift
+    round_the_border = (window - shift) % window  # the last rows, which are in one window with the first
+    first, last = step - round_the_border, height - round_the_border
+    yield torch.cat([torch.arange(first), torch.arange(last, height)]).to(tokens.device), True
     for start in range(first, last, step):
         yield slice(start, min(start + step, last)), False
 

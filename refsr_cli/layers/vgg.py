@@ -61,9 +61,9 @@ class VGGStem(nn.Module):
 
     def strips(self, width: int, first: int, stop: int, memory: int | None) -> list[tuple[int, int]]:
         """The rows `first` <= row < `stop` of a picture so wide in parts, multiples of 4, of which each takes about
-        `memory` bytes while it is encoded: three maps of stride 1, and what they leave."""
+        a quarter of `memory` bytes while it is encoded: three maps of stride 1, and what they leave."""
         pixel_bytes = 4 * 4 * self.conv1_1.out_channels
-        pixels = _STRIP if memory is None else min(_STRIP, memory // pixel_bytes)
+        pixels = _STRIP if memory is None else min(_STRIP, memory // 4 // pixel_bytes)
         rows = 4 * max(1, pixels // width // 4)
         return [(start, min(start + rows, stop)) for start in range(first, stop, rows)]
 

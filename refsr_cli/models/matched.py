@@ -19,9 +19,6 @@ from refsr_cli.reference.matching import match_reference
 from refsr_cli.reference.patches import PATCH
 from refsr_cli.reference.textures import Textures, as_textures, begins, in_one_map, side_by_side
 
-_FOR_STRIP = 0.25
-"""Part of the memory for what lies between features while a strip of a reference is encoded."""
-
 Matching = Literal["learned", "fixed"]
 """By features that were trained for it, as published; or by refsr's own search, which has no weights."""
 
@@ -86,11 +83,10 @@ class Matched(SRModel):
         self, whole: Sequence[Tensor], starts: Sequence[int], memory: int | None
     ) -> Mapping[int, Tensor | Strips]:
         """The features of the references by stride, those of each from its row in `starts` on."""
-        between = None if memory is None else int(memory * _FOR_STRIP)
         parts = [
             (CELL * start, reference, first, stop)
             for start, reference in zip(starts, whole, strict=True)
-            for first, stop in self.stem.strips(reference.shape[3], 0, reference.shape[2], between)
+            for first, stop in self.stem.strips(reference.shape[3], 0, reference.shape[2], memory)
         ]
         rows, columns = starts[-1] + whole[-1].shape[2] // CELL, max(its.shape[3] for its in whole) // CELL
         held: list[int] = []

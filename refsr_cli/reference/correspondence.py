@@ -10,10 +10,9 @@ from refsr_cli.layers.vgg import VGGStem
 from refsr_cli.reference.descriptors import CELL
 from refsr_cli.reference.patches import PATCH, likest, match_patches
 
-_FOR_BANDS, _FOR_STRIP = 0.3, 0.25
-"""Parts of the memory: for the features of each of the two pictures, and for what lies between while they are made."""
-_COPIES, _FEWEST = 3, 8
-"""How often matching holds features, and how many rows of patches are matched at once at least."""
+_FOR_BANDS, _COPIES, _FEWEST = 0.3, 3, 8
+"""Part of the memory for the features of each of the two pictures, how often matching holds them, and how many rows of
+patches are matched at once at least."""
 
 
 class Correspondence(nn.Module):
@@ -56,6 +55,5 @@ class Correspondence(nn.Module):
 
     def _features(self, stem: VGGStem, picture: Tensor, first: int, stop: int, memory: int | None) -> Tensor:
         """Of the rows of cells `first` <= row < `stop`, (C, rows, w)."""
-        between = None if memory is None else int(memory * _FOR_STRIP)
-        strips = stem.strips(picture.shape[3], CELL * first, CELL * stop, between)
+        strips = stem.strips(picture.shape[3], CELL * first, CELL * stop, memory)
         return torch.cat([stem.strip(picture, *rows)[2] for rows in strips], 2)[0]
