@@ -18,7 +18,7 @@ from torch import Tensor
 
 from refsr_cli.errors import BadFile, BadImage, BadSetting, OutOfMemory, UnknownName
 from refsr_cli.files import replacing
-from refsr_cli.images import eight_bits, sixteen_bits, tiff
+from refsr_cli.images import eight_bits, png, sixteen_bits, tiff
 from refsr_cli.images import exif as tags
 from refsr_cli.images.alpha import bleed
 
@@ -195,10 +195,10 @@ def _decode(data: bytes, format: str, allow_large: bool) -> Picture:
     _check_size(*image.size, allow_large)
     if (frames := getattr(image, "n_frames", 1)) > 1:
         raise BadImage(f"is animated ({frames} frames); save the frame you want to a file of its own")
-    if format == "png" and sixteen_bits.depth(data) == 16:
+    if format == "png" and png.depth(data) == 16:
         pixels, alpha = sixteen_bits.read_png(data)
         icc = image.info.get("icc_profile")
-        image.info["exif"] = sixteen_bits.exif(data)
+        image.info["exif"] = png.exif(data)
     else:
         pixels, alpha, icc = eight_bits.read(image)
     exif = tags.parsed(image.getexif)
@@ -313,8 +313,8 @@ def _encode(file: BinaryIO, format: str, picture: Picture, quality: int | None) 
         return
     # WebP has no other place for the resolution.
     tagged = exif.tobytes() if picture.exif or (dpi and format == "webp") else None
-    if format == "png" and pixels.dtype == np.uint16:
-        sixteen_bits.write_png(file, pixels, alpha, icc=icc, exif=tagged, dpi=dpi)
+    if format == "png":
+        png.write(file, pixels, alpha, icc=icc, exif=tagged, dpi=dpi)
         return
     opacity = None if alpha is None else eight_bits.rounded(alpha)
     eight_bits.write(file, format, eight_bits.rounded(pixels), opacity, icc=icc, exif=tagged, dpi=dpi, quality=quality)

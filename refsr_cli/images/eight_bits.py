@@ -26,9 +26,8 @@ _READERS: dict[str, Callable[[BinaryIO], ImageFile]] = {
     "tiff": TiffImageFile,
     "bmp": BmpImageFile,
 }
-_WRITERS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "bmp": "BMP"}
+_WRITERS = {"jpg": "JPEG", "webp": "WEBP", "bmp": "BMP"}
 _QUALITY = 95
-_PNG_EFFORT = 2
 _LONGEST_JPEG_EXIF = 65533
 
 _T = TypeVar("_T")
@@ -105,12 +104,10 @@ def write(
     dpi: tuple[float, float] | None = None,
     quality: int | None = None,
 ) -> None:
-    """`pixels` (H, W, 1 or 3) and `alpha` (H, W) as "png", "jpg", "webp" or "bmp". Raises OSError or ValueError."""
-    image = _seen(pixels, alpha, keep_alpha=format in ("png", "webp"))
+    """`pixels` (H, W, 1 or 3) and `alpha` (H, W) as "jpg", "webp" or "bmp". Raises OSError or ValueError."""
+    image = _seen(pixels, alpha, keep_alpha=format == "webp")
     options: dict[str, Any] = {}
-    if format == "png":
-        options["compress_level"] = _PNG_EFFORT
-    elif format == "jpg":
+    if format == "jpg":
         options.update(quality=quality or _QUALITY, subsampling="4:4:4")
         exif = exif if exif and len(exif) <= _LONGEST_JPEG_EXIF else None
     elif format == "webp":

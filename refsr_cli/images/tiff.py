@@ -16,7 +16,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from refsr_cli.errors import BadImage
 from refsr_cli.images import sixteen_bits
 from refsr_cli.images.exif import upright
-from refsr_cli.images.sixteen_bits import Samples
+from refsr_cli.images.strips import Samples, interleaved, strip_rows
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _STRIP_OFFSETS, _ORIENTATION, _CHANNELS, _STRIP_ROWS, _STRIP_SIZES, _PLANAR = 273, 274, 277, 278, 279, 284
@@ -175,16 +175,16 @@ def write(
             _PHOTOMETRIC: _RGB if colors == 3 else _BLACK_IS_ZERO,
             _ORIENTATION: 1,
             _CHANNELS: channels,
-            _STRIP_ROWS: sixteen_bits.strip_rows(pixels),
+            _STRIP_ROWS: strip_rows(pixels),
             _PREDICTOR: 2,
             **({_EXTRA: _STRAIGHT} if alpha is not None else {}),
             **({_ICC: icc} if icc else {}),
         }
     )
     little = exif.endian == "<"
-    sizes = [0] * -(-height // sixteen_bits.strip_rows(pixels))
+    sizes = [0] * -(-height // strip_rows(pixels))
     file.write(_directory(exif, sizes))
-    for number, strip in enumerate(sixteen_bits.interleaved(pixels, alpha)):
+    for number, strip in enumerate(interleaved(pixels, alpha)):
         packed = zlib.compress(
             _differences(strip).astype(strip.dtype.newbyteorder("<" if little else ">")).tobytes(), 3
         )
