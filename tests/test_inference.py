@@ -62,13 +62,20 @@ def test_a_smaller_halo_shows_seams():
     assert np.abs(parts.astype(int) - whole).max() > 100
 
 
-@given(height=st.integers(1, 90), width=st.integers(1, 90), side=st.integers(1, 100))
-def test_split_covers_each_pixel_once(height, width, side):
-    count = np.zeros((height, width), int)
-    for tile in Tile(0, 0, height, width).split(side):
-        assert max(tile.bottom - tile.top, tile.right - tile.left) <= side
+@given(
+    height=st.integers(1, 90),
+    width=st.integers(1, 90),
+    side=st.integers(1, 100),
+    halo=st.sampled_from([0, 0, 1, 7, 30]),
+)
+def test_split_covers_each_pixel_once_and_all_parts_see_as_much(height, width, side, halo):
+    count, sizes = np.zeros((height, width), int), []
+    for tile in Tile(0, 0, height, width).split(side, halo):
+        sizes.append(tile.window(halo, height, width).size)
+        assert max(sizes[-1]) <= side + 2 * halo
         count[tile.top : tile.bottom, tile.left : tile.right] += 1
     assert (count == 1).all()
+    assert np.ptp(sizes, axis=0).max() <= 1
 
 
 @settings(max_examples=25, deadline=None)
@@ -87,7 +94,7 @@ def test_any_size_and_tile_of_bicubic_equals_the_whole(height, width, scale, til
     width=st.integers(1, 70),
     tile=st.sampled_from([None, 16, 23]),
     step=st.sampled_from([1, 4]),
-    batch=st.integers(2, 9),
+    batch=st.integers(1, 9),
     count=st.integers(1, 3),
 )
 def test_tiles_computed_at_once_give_what_each_gives_alone(height, width, tile, step, batch, count):
@@ -108,7 +115,7 @@ def test_tiles_computed_at_once_give_what_each_gives_alone(height, width, tile, 
     assert max(shape[0] for shape in shapes) <= batch
     if step == 1:
         assert len({shape[1:] for shape in shapes}) == 1
-        tiles = len(list(Tile(0, 0, height, width).split(tile or 1000)))
+        tiles = len(list(Tile(0, 0, height, width).split(tile or 1000, model.receptive_field)))
         assert len(shapes) == -(-count * tiles // batch)
 
 

@@ -5,7 +5,7 @@ answer depends on where the tiles were cut.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -53,10 +53,11 @@ class Tile:
         rows = slice((self.top - other.top) * scale, (self.bottom - other.top) * scale)
         return rows, slice((self.left - other.left) * scale, (self.right - other.left) * scale)
 
-    def split(self, side: int) -> Iterator["Tile"]:
-        """Parts of about equal size, none longer than `side`, that cover the tile once, row by row."""
-        for top, bottom in _even_cuts(self.top, self.bottom, side):
-            for left, right in _even_cuts(self.left, self.right, side):
+    def split(self, side: int, halo: int = 0) -> Iterator["Tile"]:
+        """Parts that cover the tile once, row by row, none of them longer than `side` but for what they have, at the
+        border, instead of a `halo`: with it all see about as much."""
+        for top, bottom in _even_cuts(self.top, self.bottom, side, halo):
+            for left, right in _even_cuts(self.left, self.right, side, halo):
                 yield Tile(top, left, bottom, right)
 
 
@@ -87,15 +88,11 @@ def _window(first: int, last: int, halo: int, length: int, step: int, least: int
     return begin, min(length, -(-max(last + halo, begin + least) // step) * step)
 
 
-def _longest(length: int, side: int) -> int:
-    """Of the parts into which `_even_cuts` cuts it."""
-    return max(end - start for start, end in _even_cuts(0, length, side))
-
-
-def _even_cuts(start: int, end: int, side: int) -> list[tuple[int, int]]:
-    count = max(1, -(-(end - start) // side))
-    edges = [start + (end - start) * number // count for number in range(count + 1)]
-    return list(pairwise(edges))
+def _even_cuts(start: int, end: int, side: int, halo: int) -> list[tuple[int, int]]:
+    inner = end - start - 2 * halo
+    count = max(1, -(-inner // side))
+    cuts = [start + halo + inner * number // count for number in range(1, count)]
+    return list(pairwise([start, *cuts, end]))
 
 
 def run_tiles(
@@ -161,31 +158,27 @@ class _Work:
     ) -> None:
         self.pictures, self.scale, self._halo, self._step, self._batch = pictures, scale, halo, step, batch
         height, width = pictures[0].shape[:2]
-        self._whole, self._side = Tile(0, 0, height, width), tile or max(height, width)
+        self._whole = Tile(0, 0, height, width)
         self.targets = [np.empty((height * scale, width * scale, its.shape[2]), its.dtype) for its in pictures]
         self.trusts: list[Pixels | None] = [None] * len(pictures)
-        tiles = list(self._whole.split(self._side))
-        self.waiting = deque(_Part(number, tile) for number in range(len(pictures)) for tile in tiles)
+        tiles = list(self._whole.split(tile or max(height, width), halo))
+        self._plan(_Part(number, tile) for number in range(len(pictures)) for tile in tiles)
+
+    def _plan(self, parts: Iterable[_Part]) -> None:
+        self.waiting = deque(parts)
+        windows = [part.tile.window(self._halo, *self._whole.size) for part in self.waiting]
+        self._least = max(its.size[0] for its in windows), max(its.size[1] for its in windows)
 
     def take(self) -> tuple[list[_Part], list[Tile]]:
-        """The next ones, and what is looked at for each, which has one size; where several are computed at once all are
-        alike, even at a border."""
-        height, width = self._whole.size
-        several = self._batch > 1
-        least = tuple(_longest(length, self._side) + 2 * self._halo if several else 0 for length in (height, width))
+        """The next ones, and what is looked at for each, which is of one size, also for those that are taken later:
+        what is computed at once must be, and what is computed one after the other then fits where the last one was."""
         taken: list[_Part] = []
         windows: list[Tile] = []
         while self.waiting and len(taken) < self._batch:
-            part = self.waiting.popleft()
-            if max(part.tile.size) > self._side:
-                smaller = reversed(list(part.tile.split(self._side)))
-                self.waiting.extendleft(_Part(part.picture, tile) for tile in smaller)
-                continue
-            window = part.tile.window(self._halo, height, width, self._step, (least[0], least[1]))
+            window = self.waiting[0].tile.window(self._halo, *self._whole.size, self._step, self._least)
             if windows and window.size != windows[0].size:
-                self.waiting.appendleft(part)
                 break
-            taken.append(part)
+            taken.append(self.waiting.popleft())
             windows.append(window)
         return taken, windows
 
@@ -194,16 +187,16 @@ class _Work:
         if not is_out_of_memory(error):
             raise error
         self.waiting.extendleft(reversed(parts))
-        longest = max(parts[0].tile.size)
         if len(parts) > 1:
             self._batch = len(parts) // 2
             return
-        self._batch, self._side = 1, min(self._side, longest) // 2
-        if self._side < SMALLEST_TILE:
+        side = max(parts[0].tile.size) // 2
+        if side < SMALLEST_TILE:
             raise OutOfMemory(
-                f"not enough memory even for a tile of {2 * self._side} pixels; close other programs or use a smaller "
-                "--model"
+                f"not enough memory even for a tile of {2 * side} pixels; close other programs or use a smaller --model"
             ) from None
+        self._batch = 1
+        self._plan(_Part(its.picture, tile) for its in self.waiting for tile in its.tile.split(side))
 
     def place(self, answer: _Answer) -> None:
         """Puts it where it belongs."""
