@@ -65,6 +65,8 @@ class NetConfig:
     """Bytes that computing may take besides the pictures themselves; None is a part of what the device has."""
     device: str = "auto"
     precision: Precision = "auto"
+    compile: bool = False
+    """Compile the net first."""
 
     def __post_init__(self) -> None:
         _require(self.memory is None or self.memory > 0, f"--memory must be above 0, not {self.memory}")

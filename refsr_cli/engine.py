@@ -61,5 +61,6 @@ def open_upscaler(
         self_ensemble=config.self_ensemble,
         tile=config.tile,
         memory=config.memory,
+        compile=config.compile,
     )
     return upscaler, upscaler.using(loaded.name, loaded.metadata.get("note"))

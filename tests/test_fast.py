@@ -1,5 +1,8 @@
 """Faster ways to the same result."""
 
+import shutil
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
+from refsr_cli.errors import BadSetting, RefsrError
 from refsr_cli.images import read_image, to_tensor
+from refsr_cli.inference.compiled import compiled
 from refsr_cli.inference.fast import fast
 from refsr_cli.inference.runner import runner_for
+from refsr_cli.inference.upscaler import Upscaler
 from refsr_cli.layers.winograd import WideByWinograd, winograd
 from refsr_cli.models import MODELS, build
 from refsr_cli.packaged import packaged
@@ -90,6 +96,36 @@ def test_winograd_is_convolution(count, height, width, channels, features, paddi
     bias = torch.randn(features, generator=draw, dtype=torch.float64) if biased else None
     expected = F.conv2d(x, weight, bias, padding=padding)
     torch.testing.assert_close(winograd(x, weight, bias, padding), expected, rtol=0, atol=1e-11)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a compiler for C++")
+@pytest.mark.parametrize("name", ["edsr-baseline", "srresnet"])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_compiled_net_gives_the_same(name, precision):
+    model = build(name, 2, {"blocks": 2, "features": 8}).eval()
+    plain, quick = (runner_for(model, precision, compile=its) for its in (False, True))
+    for photo in (PHOTO, PHOTO[..., :40, :56]):
+        torch.testing.assert_close(
+            quick(photo), plain(photo), rtol=0, atol=1e-5 if precision == torch.float32 else 2e-2
+        )
+
+
+def test_what_cannot_be_compiled_is_said_in_a_sentence(monkeypatch):
+    def broken(graph, inputs):
+        raise FileNotFoundError("no compiler here\nand more")
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
+    with pytest.raises(RefsrError, match=r"cannot be compiled here \([^\n]*no compiler here\); leave out --compile$"):
+        runner_for(build("edsr-baseline", 2, {"blocks": 1, "features": 8}).eval(), compile=True)(PHOTO)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        compiled(raising_memory)()
+    with pytest.raises(BadSetting, match="--compile"):
+        Upscaler(build("ssen", 4), compile=True)
+
+
+@torch.compiler.disable
+def raising_memory():
+    raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 def multiplications(model: torch.nn.Module, precision: torch.dtype) -> int:

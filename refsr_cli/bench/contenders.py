@@ -51,6 +51,8 @@ class Contender:
     """Whether it is the net of the task, not another."""
     trained: bool = True
     """Whether what it gives is worth a score."""
+    when_named: bool = False
+    """Whether it takes part only then."""
 
     @property
     def installed(self) -> bool:
@@ -95,9 +97,11 @@ def _through(run: Callable[[Tensor], Tensor], pixels: Pixels, device: torch.devi
     return np.ascontiguousarray(sr.permute(1, 2, 0).numpy())
 
 
-def _refsr(precision: str, *, self_ensemble: bool = False) -> Callable[[Task], Enlarge]:
+def _refsr(precision: str, *, self_ensemble: bool = False, compile: bool = False) -> Callable[[Task], Enlarge]:
     def opened(task: Task) -> Enlarge:
-        upscaler = Upscaler(net_of(task), device=task.device, precision=precision, self_ensemble=self_ensemble)
+        upscaler = Upscaler(
+            net_of(task), device=task.device, precision=precision, self_ensemble=self_ensemble, compile=compile
+        )
         return lambda pixels: upscaler(Picture(pixels, None, "png", None, None, None), task.scale).pixels
 
     return opened
@@ -179,8 +183,13 @@ CONTENDERS: Mapping[str, Contender] = {
     "plain": Contender("the net as scripts run it: eager, channels first, fp32", _plain),
     "refsr": Contender("fp32, exact", _refsr("fp32"), own=True),
     "refsr-bf16": Contender("bfloat16 but for what enlarges", _refsr("bf16"), own=True),
-    "plain+": Contender("plain, mean of eight orientations", _plain_ensemble, passes=8),
-    "refsr+": Contender("fp32, mean of eight orientations", _refsr("fp32", self_ensemble=True), own=True, passes=8),
+    "refsr-compiled-bf16": Contender(
+        "bfloat16, compiled first", _refsr("bf16", compile=True), own=True, when_named=True
+    ),
+    "plain+": Contender("plain, mean of eight orientations", _plain_ensemble, passes=8, when_named=True),
+    "refsr+": Contender(
+        "fp32, mean of eight orientations", _refsr("fp32", self_ensemble=True), own=True, passes=8, when_named=True
+    ),
     "onnxruntime": Contender("fp32", _onnxruntime, needs=("onnxruntime", "onnx")),
     "openvino": Contender("fp32", _openvino, needs=("openvino",)),
     "dat-light": Contender(
@@ -203,7 +212,9 @@ def fitting(device: str) -> list[str]:
     return [
         name
         for name, its in CONTENDERS.items()
-        if its.installed and (fast_half or name != "refsr-bf16") and (chosen.type == "cpu" or name not in on_cpu_only)
+        if its.installed
+        and (fast_half or not name.endswith("bf16"))
+        and (chosen.type == "cpu" or name not in on_cpu_only)
     ]
 
 

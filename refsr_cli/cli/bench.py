@@ -28,8 +28,9 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="plain, refsr, refsr-bf16, plain+, refsr+, onnxruntime, openvino, dat-light, opencv; repeatable.",
-            show_default="what can run here, one pass",
+            help="plain, refsr, refsr-bf16, refsr-compiled-bf16, plain+, refsr+, onnxruntime, openvino, dat-light, "
+            "opencv; repeatable.",
+            show_default="what can run here, one pass, not compiled",
         ),
     ] = None,
     truth: Annotated[

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from refsr_cli.cli.options import (
+    Compile,
     DataRoot,
     Device,
     Flavour,
@@ -73,6 +74,7 @@ def evaluate(
     memory: Memory = EvaluateConfig.memory,
     device: Device = EvaluateConfig.device,
     precision: PrecisionOption = EvaluateConfig.precision,
+    compile: Compile = EvaluateConfig.compile,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

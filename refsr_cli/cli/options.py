@@ -125,6 +125,14 @@ PrecisionOption = Annotated[
     Precision,
     typer.Option(help="Number format; auto is bf16 where the processor has it, else fp32.", rich_help_panel=SPEED),
 ]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Compile the net first, which takes a while once: for videos and large folders on a GPU.",
+        rich_help_panel=SPEED,
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON object a line on standard output.", rich_help_panel=OUTPUT)
 ]

@@ -7,6 +7,7 @@ import typer
 
 from refsr_cli.cli.options import (
     OUTPUT,
+    Compile,
     Device,
     Flavour,
     Json,
@@ -69,6 +70,7 @@ def upscale(
     memory: Memory = UpscaleConfig.memory,
     device: Device = UpscaleConfig.device,
     precision: PrecisionOption = UpscaleConfig.precision,
+    compile: Compile = UpscaleConfig.compile,
     format: Annotated[
         str | None,
         typer.Option(help="png, jpg, webp, tiff or bmp.", show_default="as the input", rich_help_panel=OUTPUT),

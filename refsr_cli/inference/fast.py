@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from refsr_cli.inference.compiled import compiled
 from refsr_cli.layers.folding import BORDER, KERNEL, apply_folded
 from refsr_cli.models import SRModel
 
@@ -12,19 +13,23 @@ _STRIP = BORDER + KERNEL // 2
 """Pixels that decide about the `BORDER` outermost."""
 
 
-def fast(model: SRModel) -> Callable[[Tensor], Tensor]:
-    """`model.forward`, equal but for rounding, in the fastest way known for it. Its weights must not change."""
-    return _Folded(model) if model.foldable else model
+def fast(model: SRModel, *, compile: bool = False) -> Callable[[Tensor], Tensor]:
+    """`model.forward`, equal but for rounding, in the fastest way known for it, most of it compiled if asked for. Its
+    weights must not change."""
+    if model.foldable:
+        return _Folded(model, compile)
+    return compiled(model) if compile else model
 
 
 class _Folded:
-    def __init__(self, model: SRModel) -> None:
+    def __init__(self, model: SRModel, compile: bool) -> None:
         self.model = model
+        self._body = compiled(model.body_output) if compile else model.body_output
         self._tails: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, lr: Tensor) -> Tensor:
         model, scale = self.model, self.model.scale
-        x = model.body_output(lr)
+        x = self._body(lr)
         if min(x.shape[-2:]) < 2 * _STRIP:
             return model.expand(x)
         if scale not in self._tails:

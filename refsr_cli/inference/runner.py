@@ -17,16 +17,18 @@ Merge = Callable[[Offer], tuple[Tensor, Tensor]]
 """`SRModel.merge`: from an offer to the detail that is taken, and the trust in it, float32."""
 
 
-def runner_for(model: SRModel, precision: torch.dtype = torch.float32, *, plain: bool = False) -> Runner:
+def runner_for(
+    model: SRModel, precision: torch.dtype = torch.float32, *, plain: bool = False, compile: bool = False
+) -> Runner:
     """Runs `model`, in evaluation mode, on any size: pads to `multiple_of`, crops back, clamps. `plain` is without what
-    makes it fast, to the last bit as it was trained."""
-    forward, step = model.eval() if plain else fast(model.eval()), model.multiple_of
+    makes it fast, to the last bit as it was trained; `compile` compiles it first."""
+    forward, step = model.eval() if plain else fast(model.eval(), compile=compile), model.multiple_of
 
     @torch.inference_mode()
     def run(lr: Tensor) -> Tensor:
         height, width = lr.shape[-2:]
         padded = continued(lr, step).contiguous(memory_format=torch.channels_last)
-        with computing(lr.device, precision, plain=plain):
+        with computing(lr.device, precision, plain=plain or compile):
             sr = forward(padded)
         return sr[..., : height * model.scale, : width * model.scale].float().clamp(0, 1)
 

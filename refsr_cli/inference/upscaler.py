@@ -86,9 +86,11 @@ class Upscaler:
         self_ensemble: bool | None = None,
         tile: int | None = None,
         memory: int | None = None,
+        compile: bool = False,
     ) -> None:
         """`tile` is the side of a tile in input pixels, 0 for the whole picture at once, None for what fits into
-        `memory` bytes (None: a part of what the device has). `self_ensemble` None: on a GPU. Raises BadSetting."""
+        `memory` bytes (None: a part of what the device has). `self_ensemble` None: on a GPU. `compile`: before the
+        first picture. Raises BadSetting."""
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
         self.self_ensemble = self.device.type == "cuda" if self_ensemble is None else self_ensemble
@@ -97,8 +99,10 @@ class Upscaler:
             raise BadSetting(f"--tile must be at least {SMALLEST_TILE}, not {tile}")
         if tile and not model.tileable:
             raise BadSetting("this model cannot work in tiles; use --tile off")
+        if compile and model.needs_ref:
+            raise BadSetting("a model that looks at references first is not compiled; leave out --compile")
         self.scale, self.tile, self.memory = model.scale, tile, memory
-        self._run = runner_for(self.model, self.precision)
+        self._run = runner_for(self.model, self.precision, compile=compile)
 
     @cached_property
     def _pixel_bytes(self) -> float:

@@ -13,7 +13,7 @@ import torch
 
 from refsr_cli import __version__
 from refsr_cli.bench.contenders import CONTENDERS, Task, fitting, operations
-from refsr_cli.bench.growth import Growth, growth_with_pixels, growth_with_references
+from refsr_cli.bench.growth import Growth, growths
 from refsr_cli.bench.report import html_report
 from refsr_cli.bench.rounds import Run, benches, by_turns, convolution_peak
 from refsr_cli.config import BenchConfig
@@ -114,11 +114,9 @@ def bench(config: BenchConfig) -> Iterator[Comparing | Progress | Timing | NotRu
         for pixels, truth in pictures:
             yield from _timed(config, task, names, pixels, truth, {False: fp32, True: bf16}, counted, rows)
         if config.growth:
-            grown.append(growth_with_pixels(task))
-            yield grown[-1]
-            if MODELS[task.model].net.most_references != 1:
-                grown.append(growth_with_references(task))
-                yield grown[-1]
+            for its in growths(task):
+                grown.append(its)
+                yield its
     if config.output:
         write_report(config.output, rows, grown, processor)
         yield Reported(config.output)
@@ -170,7 +168,7 @@ def _contenders(config: BenchConfig) -> list[str]:
             raise BadSetting(f"'{name}' cannot run here{hint}")
     if config.against:
         return list(dict.fromkeys(("plain", *config.against)))
-    return [name for name in there if CONTENDERS[name].passes == 1]
+    return [name for name in there if not CONTENDERS[name].when_named]
 
 
 def _pictures(config: BenchConfig) -> list[tuple[Pixels, Sample | None]]:

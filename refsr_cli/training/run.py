@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from refsr_cli.config import TrainConfig
 from refsr_cli.errors import BadData, BadSetting, OutOfMemory, RefsrError
 from refsr_cli.files import replacing
+from refsr_cli.inference.compiled import compiled
 from refsr_cli.inference.device import pick_precision
 from refsr_cli.inference.memory import is_out_of_memory
 from refsr_cli.losses import ADVERSARIAL
@@ -181,7 +182,7 @@ class Run:
     def _prepared(self, lesson: Lesson) -> Callable[..., Any]:
         """What the lesson trains, compiled where that was asked for, in the precision chosen."""
         own = lesson.forward(self.model)
-        forward = torch.compile(own) if self.config.compile else own
+        forward = compiled(own) if self.config.compile else own
 
         def run(*inputs: Any) -> Any:
             with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
