@@ -30,7 +30,7 @@ def runner_for(
         padded = continued(lr, step).contiguous(memory_format=torch.channels_last)
         with computing(lr.device, precision, plain=plain or compile):
             sr = forward(padded)
-        return sr[..., : height * model.scale, : width * model.scale].float().clamp(0, 1)
+        return sr[..., : height * model.scale, : width * model.scale].float().clamp_(0, 1)
 
     return run
 

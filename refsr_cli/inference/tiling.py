@@ -228,4 +228,4 @@ def _answer(part: _Part, window: Tile, sr: Tensor, work: _Work) -> _Answer:
     sr = sr[(..., *part.tile.within(window, work.scale))]
     trust = sr[3].mul(255).round().to(torch.uint8) if len(sr) > 3 else None
     pixels = rounded(sr[:3], work.pictures[part.picture])
-    return _Answer(part, Fetched(pixels), None if trust is None else Fetched(trust), Fetched(torch.isfinite(sr).all()))
+    return _Answer(part, Fetched(pixels), None if trust is None else Fetched(trust), Fetched(torch.isfinite(sr.sum())))
