@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 from typer.testing import CliRunner
 
 from refsr_cli import __version__
@@ -107,6 +108,19 @@ def test_models_lists_every_net_with_its_parameters():
     rows = {r["name"]: r for r in map(json.loads, invoke("models", "--json").stdout.splitlines())}
     assert rows["edsr"]["parameters"] == {"2": 40729603, "3": 43680003, "4": 43089923, "8": 45450243}
     assert "43,089,923" in invoke("models").output
+    assert rows["edsr-baseline"]["packaged"] == {scale: rows["edsr-baseline"]["parameters"][scale] for scale in "24"}
+    for path in packaged("weights").glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            told, own = file.metadata(), sum(file.get_tensor(key).numel() for key in file.keys())  # noqa: SIM118
+        size = rows[told["model"]]["packaged"][told["scale"]]
+        assert own - 100 < size <= own + (1_517_571 if "trunk" in told else 0), "means of colours are no parameters"
+
+
+def test_a_net_for_references_without_any_says_so(tmp_path):
+    said = invoke(
+        "upscale", str(IMAGES / "flowerpot/LR/flowerpot.png"), "--model", "ssen", "-o", str(tmp_path / "a.png")
+    )
+    assert said.exit_code == 0 and "name photos with --ref" in " ".join(said.output.split())
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,12 @@ def _model(record: Record) -> Iterator[str]:
     sizes = (
         ", ".join(f"x{scale} {count:,}" for scale, count in record["parameters"].items() if count) or "no parameters"
     )
-    where = [f"{place} x{', x'.join(map(str, record[place]))}" for place in ("packaged", "published") if record[place]]
+    packaged = ", ".join(
+        f"x{scale}" if count == record["parameters"][scale] else f"x{scale} (a net of {count:,})"
+        for scale, count in record["packaged"].items()
+    )
+    published = ", ".join(f"x{scale}" for scale in record["published"])
+    where = [f"{place} {scales}" for place, scales in (("packaged", packaged), ("published", published)) if scales]
     yield f"[bold]{escape(record['name']):<16}[/bold] {sizes}  [dim]{'; '.join(where)}[/dim]"
 
 

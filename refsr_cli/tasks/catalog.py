@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from refsr_cli.config import ShowConfig
 from refsr_cli.models import MODELS, SRModel, build, numbers_of
 from refsr_cli.weights.manifest import read_manifest
-from refsr_cli.weights.store import available
+from refsr_cli.weights.store import available, load_model
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Model:
     needs_ref: bool
     parameters: dict[int, int]
     """Number of parameters at each scale."""
-    packaged: list[int]
-    """Scales whose weights travel with refsr."""
+    packaged: dict[int, int]
+    """The same of those whose weights travel with refsr, which may be of other widths and depths."""
     published: list[int]
     """Scales whose weights are fetched from the hub on first use."""
     kind: str = "model"
@@ -54,15 +54,20 @@ def list_models() -> Iterator[Model]:
         yield Model(
             name,
             MODELS[name].net.needs_ref,
-            {scale: _count_parameters(name, scale) for scale in scales},
-            sorted(scale for model, scale in here if model == name),
+            {scale: _size(_unfilled(name, scale)) for scale in scales},
+            {scale: _size(load_model(name, scale).model) for model, scale in sorted(here) if model == name},
             published,
         )
 
 
-def _count_parameters(name: str, scale: int) -> int:
+def _unfilled(name: str, scale: int) -> SRModel:
+    """The net of the paper, without numbers in it."""
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build(name, scale).parameters())
+        return build(name, scale)
+
+
+def _size(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())
 
 
 class _Referred(nn.Module):
@@ -94,9 +99,8 @@ def show_model(config: ShowConfig) -> Iterator[Layers]:
         row_settings=("var_names", "depth"),
         verbose=0,
     )
-    parameters = list(net.parameters())
-    told.total_params = sum(its.numel() for its in parameters)  # torchinfo has some twice, of parts used by halves
-    told.trainable_params = sum(its.numel() for its in parameters if its.requires_grad)
+    told.total_params = _size(net)  # torchinfo has some twice, of parts used by halves
+    told.trainable_params = sum(its.numel() for its in net.parameters() if its.requires_grad)
     layers = [
         {
             "name": layer.var_name,

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -81,6 +81,8 @@ def upscale(
         opened = yield from _open_references(config, planned)
         scale = None if config.weights else config.scale or DEFAULT_SCALE
         upscaler, using = open_upscaler(config, scale, on_download, with_refs=bool(opened))
+        if upscaler.model.needs_ref and not opened:
+            using = replace(using, note="; ".join(filter(None, (using.note, _NO_REFERENCE))))
         yield using
         for option, extra in (("--trust-map", config.trust_map), ("--compare", config.compare)):
             if extra and upscaler.model.needs_ref:
@@ -94,6 +96,9 @@ def upscale(
     if len(planned) + len(missing) > 1:
         done = len(jobs) - failed + len(missing)
         yield Total(done, len(planned) - len(jobs), failed, time.perf_counter() - begin)
+
+
+_NO_REFERENCE = "this net is made for references, and gets none but the picture itself; name photos with --ref"
 
 
 def _is_there(path: Path) -> bool:
