@@ -41,8 +41,7 @@ class ResBlock(nn.Module):
         self.res_scale = res_scale
 
     def forward(self, x: Tensor) -> Tensor:
-        residual: Tensor = self.conv2(self.relu(self.conv1(x)))
-        return x + residual if self.res_scale == 1.0 else x + residual * self.res_scale
+        return torch.add(x, self.conv2(self.relu(self.conv1(x))), alpha=self.res_scale)
 
 
 class Upsampler(nn.Sequential):
