@@ -19,9 +19,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
-from refsr_cli import images
 from refsr_cli.errors import BadImage, BadSetting, RefsrError
-from refsr_cli.images import Picture, bleed_color, eight_bits, read_image, read_rgb8, to_pixels, to_tensor, write_image
+from refsr_cli.images import (
+    Picture,
+    bleed_color,
+    eight_bits,
+    read_image,
+    read_rgb8,
+    reading,
+    to_pixels,
+    to_tensor,
+    write_image,
+)
 from refsr_cli.layers.resample import upscale
 
 DEPTHS = [np.uint8, np.uint16]
@@ -641,7 +650,7 @@ def test_bombs_are_refused_from_their_header(tmp_path):
 @pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tif", "a.jpg"])
 def test_large_pictures_are_read_when_asked_and_pillows_limit_stays(tmp_path, monkeypatch, name):
     write_image(tmp_path / name, picture(), quality=100)
-    monkeypatch.setattr(images, "LARGE", 100)
+    monkeypatch.setattr(reading, "LARGE", 100)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     with pytest.raises(BadImage, match="--allow-large"):
         read_image(tmp_path / name)
