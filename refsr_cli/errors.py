@@ -54,3 +54,9 @@ class UnknownName(BadSetting):
         nearest = difflib.get_close_matches(name, choices, n=1)
         hint = f"did you mean '{nearest[0]}'? " if nearest else ""
         super().__init__(f"unknown {kind} '{name}'; {hint}known: {', '.join(choices)}")
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises BadSetting with `message` where `condition` does not hold."""
+    if not condition:
+        raise BadSetting(message)

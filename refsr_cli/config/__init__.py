@@ -1,0 +1,35 @@
+"""Settings of each task and their defaults: frozen, and torch-free."""
+
+from refsr_cli.config.nets import ConvertConfig, InspectConfig, ShowConfig, SliceConfig
+from refsr_cli.config.preparing import PrepareConfig
+from refsr_cli.config.running import (
+    DEFAULT_SCALE,
+    VIDEOS,
+    BenchConfig,
+    EvaluateConfig,
+    NetConfig,
+    Precision,
+    UpscaleConfig,
+)
+from refsr_cli.config.training import CONFIG, Contrast, Schedule, Stage, TrainConfig, resumed
+
+__all__ = [
+    "CONFIG",
+    "DEFAULT_SCALE",
+    "VIDEOS",
+    "BenchConfig",
+    "Contrast",
+    "ConvertConfig",
+    "EvaluateConfig",
+    "InspectConfig",
+    "NetConfig",
+    "Precision",
+    "PrepareConfig",
+    "Schedule",
+    "ShowConfig",
+    "SliceConfig",
+    "Stage",
+    "TrainConfig",
+    "UpscaleConfig",
+    "resumed",
+]
