@@ -1,6 +1,7 @@
 """The list of nets, and of the weights there are for each; the layers of one."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from refsr_cli.config import ShowConfig
+from refsr_cli.errors import BadWeights
 from refsr_cli.models import MODELS, SRModel, build, numbers_of
 from refsr_cli.weights.manifest import read_manifest
 from refsr_cli.weights.store import available, load_model
@@ -55,7 +57,7 @@ def list_models() -> Iterator[Model]:
             name,
             MODELS[name].net.needs_ref,
             {scale: _size(_unfilled(name, scale)) for scale in scales},
-            {scale: _size(load_model(name, scale).model) for model, scale in sorted(here) if model == name},
+            _packaged_sizes(name, sorted(scale for model, scale in here if model == name)),
             published,
         )
 
@@ -64,6 +66,15 @@ def _unfilled(name: str, scale: int) -> SRModel:
     """The net of the paper, without numbers in it."""
     with torch.device("meta"):
         return build(name, scale)
+
+
+def _packaged_sizes(name: str, scales: list[int]) -> dict[int, int]:
+    """Without files that cannot be used, such as one whose trunk is missing."""
+    sizes = {}
+    for scale in scales:
+        with suppress(BadWeights):
+            sizes[scale] = _size(load_model(name, scale).model)
+    return sizes
 
 
 def _size(net: nn.Module) -> int:
