@@ -11,6 +11,8 @@ from torch import Tensor
 
 _SUPPORT = 4
 """Pixels mirrored beyond the border, at the lower of the two resolutions; the kernel reaches 2."""
+_SHARED = 2**12
+"""Places that are worth more than one processor."""
 
 
 def mirror(x: Tensor, pad: int) -> Tensor:
@@ -53,7 +55,28 @@ def scaled_bytes(image: Tensor, factor: float) -> Tensor:
 
 def local_mean(x: Tensor, side: int) -> Tensor:
     """Mean of (N, C, H, W) over a square of odd `side` around each pixel, the picture continued beyond its border."""
-    return F.avg_pool2d(F.pad(x, (side // 2,) * 4, mode="replicate"), side, stride=1)
+    total = F.pad(x, (side // 2,) * 4, mode="replicate").to(torch.promote_types(x.dtype, torch.float32))
+    for dim in (-1, -2):  # shifted copies of all are added up many times as fast as a pool goes from place to place
+        size, parts = x.shape[dim], total
+        total = parts.narrow(dim, 0, size).clone()
+        for shift in range(1, side):
+            total += parts.narrow(dim, shift, size)
+    return (total / side**2).to(x.dtype)
+
+
+def grid_sample(image: Tensor, places: Tensor, mode: str, *, align_corners: bool) -> Tensor:
+    """(C, H, W) read at `places` (2, n), rows and columns in [-1, 1], continued beyond its border: (C, n).
+
+    `F.grid_sample` shares pictures among the processors of a CPU, not places, and so is shown the one as several.
+    """
+    number = places.shape[1]
+    several = torch.get_num_threads() if image.device.type == "cpu" and number >= _SHARED else 1
+    each = -(-number // several)
+    filled = places if several * each == number else F.pad(places, (0, several * each - number))
+    grid = filled.reshape(2, several, 1, each).permute(1, 2, 3, 0)
+    same = image.mT.expand(several, -1, -1, -1)  # rows come first in places, columns in a grid
+    read = F.grid_sample(same, grid, mode=mode, padding_mode="border", align_corners=align_corners)
+    return read[:, :, 0].transpose(0, 1).flatten(1)[:, :number]
 
 
 def downscale(x: Tensor, scale: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refsr_cli.layers.resample import mirror, resize
+from refsr_cli.layers.resample import grid_sample, mirror, resize
 
 CELL = 4
 """Pixels of a reference, a side, that are compared with one low-resolution pixel; positions move by quarters of it."""
@@ -51,16 +51,34 @@ def sample_cells(cells: Tensor, pos: Tensor) -> Tensor:
     """A cell map (3, A, B) read at image positions (2, n), bilinearly, continued beyond its border: (3, n)."""
     height, width = cells.shape[-2:]
     size = torch.tensor([max(1, height - 1), max(1, width - 1)], device=pos.device).view(2, 1)
-    grid = (pos * (2 / MAP_STEP) / size - 1).flip(0).T.view(1, 1, -1, 2)
-    return F.grid_sample(cells[None], grid, mode="bilinear", padding_mode="border", align_corners=True)[0, :, 0]
+    places = torch.addcmul(pos.new_full((1,), -1), pos, 2 / MAP_STEP / size)
+    return grid_sample(cells, places, "bilinear", align_corners=True)
 
 
 def normalized(values: Tensor) -> Tensor:
     """(n, 3, 49) surroundings to (n, 147) descriptors: each channel without its mean, all of unit length or less."""
-    values = (values - values.mean(-1, keepdim=True)).flatten(1)
+    values = _centred(values)
+    return values / _length(values)
+
+
+def correlation(values: Tensor, descriptors: Tensor) -> Tensor:
+    """(n, 3, 49) surroundings with as many descriptors (n, 147), in [-1, 1]: (n). The same as normalizing them and
+    adding up the products, in fewer passes."""
+    values = _centred(values)
+    return (values * descriptors).sum(1) / _length(values)[:, 0]
+
+
+def _centred(values: Tensor) -> Tensor:
+    """(n, 3, 49) to (n, 147), each channel without its mean."""
+    centred = values.new_empty(values.shape)  # in this order, whatever that of the values is
+    return torch.sub(values, values.mean(-1, keepdim=True), out=centred).flatten(1)
+
+
+def _length(values: Tensor) -> Tensor:
+    """Of (n, 147), and what makes flat ones count as short: (n, 1)."""
     flat: float = _FLAT * values.shape[1] ** 0.5
     length: Tensor = values.norm(dim=1, keepdim=True)
-    return values / (length + flat)
+    return length + flat
 
 
 def describe(lr: Tensor, rows: slice | None = None) -> Tensor:
@@ -84,9 +102,8 @@ def describe_turned(lr: Tensor, places: Tensor, turn: Tensor) -> Tensor:
     offset = turn.T @ neighbours(RADIUS, lr.device)
     seen = places[:, :, None] + offset[:, None]  # row and column of every pixel compared
     size = torch.tensor(lr.shape[1:], device=lr.device).view(2, 1, 1)
-    grid = ((2 * seen + 1) / size - 1).flip(0).permute(1, 2, 0)[None]
-    shown = F.grid_sample(lr[None], grid, mode="bilinear", padding_mode="border", align_corners=False)[0]
-    return normalized(shown.transpose(0, 1))
+    shown = grid_sample(lr, ((2 * seen + 1) / size - 1).flatten(1), "bilinear", align_corners=False)
+    return normalized(shown.view(3, *seen.shape[1:]).transpose(0, 1))
 
 
 def describe_map(cells: Tensor, most: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -17,6 +17,7 @@ from refsr_cli.reference.descriptors import (
     CELL,
     RADIUS,
     cell_map,
+    correlation,
     describe,
     neighbours,
     normalized,
@@ -78,9 +79,7 @@ class Level:
     def compare(self, pos: Tensor, affine: Tensor) -> Tensor:
         """Correlation (h, w) of each cell's surroundings with those at `pos` (2, h, w), seen through `affine`
         (2, 2, h, w)."""
-        scores = [
-            (normalized(shown) * self.descriptors(part)).sum(1) for part, shown in self._surroundings(pos, affine)
-        ]
+        scores = [correlation(shown, self.descriptors(part)) for part, shown in self._surroundings(pos, affine)]
         return torch.cat(scores).view(self.height, self.width)
 
     def tone(self, field: "Field") -> Tensor:
@@ -105,13 +104,14 @@ class Level:
 
     def _surroundings(self, pos: Tensor, affine: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """What the reference shows around some of the cells at a time: their numbers, (n, 3, 49)."""
-        flat_pos, flat_affine = pos.flatten(1), affine.flatten(2)
-        offset = self.window * self.step[:, None]
+        ratio = self.ratio.view(2, 1, 1)
+        flat_pos, flat_affine = pos.flatten(1)[..., None] * ratio, affine.flatten(2)[..., None] * ratio[..., None]
+        down, right = self.window * self.step[:, None]
         for start in range(0, flat_pos.shape[1], _CHUNK):
             part = slice(start, start + _CHUNK)
-            reach = torch.einsum("abn,bk->ank", flat_affine[..., part], offset)
-            places = (flat_pos[:, part, None] + reach) * self.ratio.view(2, 1, 1)
-            values = sample_cells(self.cells, places.flatten(1)).view(3, -1, offset.shape[1])
+            stretched = flat_affine[:, :, part]
+            places = torch.addcmul(flat_pos[:, part], stretched[:, 0], down).addcmul_(stretched[:, 1], right)
+            values = sample_cells(self.cells, places.flatten(1)).view(3, -1, len(down))
             yield part, values.transpose(0, 1)
 
     def centres(self) -> Tensor:
@@ -144,8 +144,13 @@ def carried(coarse: Field, coarse_level: Level, level: Level) -> Field:
     ]
     affine = coarse.affine[:, :, index[0], index[1]]
     way = here - coarse_level.centres()[:, index[0], index[1]]
-    pos = coarse.pos[:, index[0], index[1]] + torch.einsum("abhw,bhw->ahw", affine, way)
+    pos = coarse.pos[:, index[0], index[1]] + _through(affine, way)
     return Field(pos, affine, level.compare(pos, affine))
+
+
+def _through(affine: Tensor, way: Tensor) -> Tensor:
+    """Steps (2, h, w) as the maps (2, 2, h, w) show them: (2, h, w)."""
+    return torch.addcmul(affine[:, 0] * way[0], affine[:, 1], way[1])
 
 
 def _try(level: Level, field: Field, pos: Tensor, affine: Tensor, margin: float = 1e-4) -> Field:
@@ -166,7 +171,7 @@ def _propagate(level: Level, field: Field, distances: tuple[int, ...]) -> Field:
                     (rows - from_row) * level.step[0], (columns - from_column) * level.step[1], indexing="ij"
                 )
             )
-            pos = field.pos[:, from_row][..., from_column] + torch.einsum("abhw,bhw->ahw", affine, way)
+            pos = field.pos[:, from_row][..., from_column] + _through(affine, way)
             field = _try(level, field, pos, affine)
     return field
 

@@ -4,20 +4,20 @@ Every high-resolution pixel is shown by the matches of all cells around it, each
 agree the reference can be trusted; where they differ it cannot, and their variance tells.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import EllipsisType
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from refsr_cli.layers.resample import local_mean, scaled_bytes
+from refsr_cli.layers.resample import grid_sample, local_mean, scaled_bytes
 from refsr_cli.reference.descriptors import CELL
 from refsr_cli.reference.match import Match
 
 VOTES_RADIUS = 2
 """Cells around a pixel, on each side, whose matches are asked."""
-_BLOCK, _REACH = 1024, 4
+_BLOCK, _REACH = 2048, 4
 """Side of the parts in which a reference is read, and the pixels around one that interpolation may need."""
 _ALIASING = 1.3
 """Pixels of a reference for one of the result, along a side, above which it is made smaller first."""
@@ -80,27 +80,41 @@ def _vote(match: Match, references: Sequence[Source], scale: int, down: int, rig
     """(1, 3, scale*h, scale*w): every pixel as the match of the cell `down` and `right` before its own shows it, as
     bright as the picture is."""
     height, width = match.score.shape
-    row, from_row = _pixels_and_cells(height, scale, down, match.pos.device)
-    column, from_column = _pixels_and_cells(width, scale, right, match.pos.device)
-    way_down = row - CELL * (from_row + 0.5)
-    way_right = column - CELL * (from_column + 0.5)
-    affine = match.affine[:, :, from_row][..., from_column]
-    pos = match.pos[:, from_row][..., from_column] + affine[:, 0] * way_down[:, None] + affine[:, 1] * way_right
-    ref_id = match.ref_id[from_row][:, from_column]
-    shown = torch.empty(3, *ref_id.shape, device=pos.device)
-    for number in ref_id.unique().tolist():
-        chosen = ref_id == number
+    from_row, way_down = _asked(height, scale, down, match.pos.device)
+    from_column, way_right = _asked(width, scale, right, match.pos.device)
+    columns = from_column.repeat_interleave(scale)
+
+    def in_rows(of_cells: Tensor) -> Tensor:
+        """(..., h, w) of the cells that are asked, for every pixel of a row of pixels: (..., h, 1, scale*w)."""
+        return of_cells.index_select(-2, from_row).index_select(-1, columns).unsqueeze(-2)
+
+    affine = in_rows(match.affine)
+    pos = torch.addcmul(in_rows(match.pos) + affine[:, 1] * way_right.flatten(), affine[:, 0], way_down[..., None])
+    ref_id = in_rows(match.ref_id).expand(pos.shape[1:]).flatten()
+    shown, pos = pos.new_empty(3, len(ref_id)), pos.flatten(1)
+    for number, chosen in _each(ref_id):
         source = references[number]
-        ratio = torch.tensor(source.ratio, device=pos.device).view(2, 1)
-        shown[:, chosen] = sample(source.image, pos[:, chosen] * ratio)
-    tone = match.tone[:, from_row][..., from_column]
-    return (shown * tone[:1] + tone[1:])[None]
+        shown[:, chosen] = sample(source.image, pos[:, chosen] * torch.tensor(source.ratio).to(pos).view(2, 1))
+    tone = in_rows(match.tone)
+    bright = torch.addcmul(tone[1:], shown.view(3, height, scale, -1), tone[:1])
+    return bright.view(1, 3, scale * height, scale * width)
 
 
-def _pixels_and_cells(cells: int, scale: int, shift: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Along one side: the position of every high-resolution pixel, CELL to a cell, and the cell that is asked."""
-    pixel = torch.arange(scale * cells, device=device)
-    return (pixel + 0.5) * (CELL / scale), (pixel // scale - shift).clamp(0, cells - 1)
+def _asked(cells: int, scale: int, shift: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Along one side: the cell `shift` before each, and how far each pixel of a cell is from the middle of that, CELL
+    to a cell: (cells) and (cells, scale)."""
+    cell = torch.arange(cells, device=device)
+    asked = (cell - shift).clamp(0, cells - 1)
+    return asked, CELL * (cell - asked - 0.5)[:, None] + (torch.arange(scale, device=device) + 0.5) * (CELL / scale)
+
+
+def _each(numbers: Tensor) -> Iterator[tuple[int, Tensor | EllipsisType]]:
+    """The numbers in (n), and where each is: often there is but one."""
+    if len(numbers) and numbers.min() == numbers.max():
+        yield int(numbers[0]), ...
+        return
+    for number in numbers.unique().tolist():
+        yield number, numbers == number
 
 
 def sample(image: Tensor, pos: Tensor) -> Tensor:
@@ -108,20 +122,20 @@ def sample(image: Tensor, pos: Tensor) -> Tensor:
 
     Only blocks of the image that are read are converted, so that its size does not matter.
     """
-    height, width = image.shape[-2:]
-    values = torch.empty(3, pos.shape[1], device=pos.device)
-    block_row = (pos[0] / _BLOCK).long().clamp(0, (height - 1) // _BLOCK)
-    block_column = (pos[1] / _BLOCK).long().clamp(0, (width - 1) // _BLOCK)
-    across = (width - 1) // _BLOCK + 1
-    block = block_row * across + block_column
-    for number in block.unique().tolist():
-        inside = block == number
-        top, left = (max(0, start * _BLOCK - _REACH) for start in divmod(number, across))
-        bottom, right = ((start + 1) * _BLOCK + _REACH for start in divmod(number, across))
-        window = image[None, :, top:bottom, left:right].to(pos.device).float() / 255
-        origin = torch.tensor([top, left], device=pos.device).view(2, 1)
-        size = torch.tensor(window.shape[-2:], device=pos.device).view(2, 1)
-        grid = (2 * (pos[:, inside] - origin) / size - 1).flip(0).T.view(1, 1, -1, 2)
-        read = F.grid_sample(window, grid, mode="bicubic", padding_mode="border", align_corners=False)
-        values[:, inside] = read[0, :, 0]
+    values, size = pos.new_empty(3, pos.shape[1]), pos.new_tensor(image.shape[1:]).view(2, 1)
+    if not values.numel():
+        return values
+    within = pos.clamp(torch.zeros_like(size), size - 1)
+    start, stop = within.amin(1, keepdim=True).floor(), within.amax(1, keepdim=True)
+    row, column = ((within - start) / _BLOCK).long()
+    across = int(column.max()) + 1
+    for number, inside in _each(row * across + column):
+        block = start + _BLOCK * pos.new_tensor(divmod(number, across)).view(2, 1)
+        top, left = (block - _REACH).clamp(min=0).long().flatten().tolist()
+        bottom, right = (torch.minimum(block + _BLOCK, stop) + _REACH).ceil().long().flatten().tolist()
+        window = image[:, top:bottom, left:right].to(pos.device).float() / 255
+        origin, sides = pos.new_tensor([top, left]).view(2, 1), pos.new_tensor(window.shape[1:]).view(2, 1)
+        values[:, inside] = grid_sample(
+            window, 2 * (pos[:, inside] - origin) / sides - 1, "bicubic", align_corners=False
+        )
     return values
