@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from refsr_cli.errors import BadSetting
 from refsr_cli.layers.blocks import ResBlock, Upsampler, conv, upsampler_radius
 from refsr_cli.layers.folding import apply_folded, fold_tail
-from refsr_cli.layers.resample import downscale, resize, resize_bytes, scaled_bytes, upscale
+from refsr_cli.layers.products import products
+from refsr_cli.layers.resample import (
+    downscale,
+    grid_sample,
+    local_mean,
+    resize,
+    resize_bytes,
+    scaled_bytes,
+    upscale,
+)
 
 SCALES = (2, 3, 4, 8)
 FEATURES = 5
@@ -189,3 +198,42 @@ def test_bytes_are_resized_as_floats_are_and_rounded(photo: Tensor) -> None:
     assert (found.double() - expected).abs().max() <= 1 and (found != expected).float().mean() < 0.01
     assert resize_bytes(photo, *photo.shape[1:]) is photo
     assert scaled_bytes(photo, 0.5).shape == (3, 96, 120) and scaled_bytes(photo, 1e-6).shape == (3, 1, 1)
+
+
+@given(
+    channels=st.integers(1, 3),
+    height=st.integers(1, 20),
+    width=st.integers(1, 20),
+    places=st.sampled_from([0, 1, 50, 4095, 4096, 5003]),
+    mode=st.sampled_from(["bilinear", "bicubic"]),
+    align_corners=st.booleans(),
+)
+def test_one_picture_shared_among_processors_is_read_as_it_is(channels, height, width, places, mode, align_corners):
+    image = random_image(height, channels, height, width)
+    where = 2.4 * random_image(width, 2, places) - 1.2
+    how = {"mode": mode, "padding_mode": "border", "align_corners": align_corners}
+    expected = F.grid_sample(image[None], where.flip(0).T.view(1, 1, -1, 2), **how)[0, :, 0]
+    torch.testing.assert_close(grid_sample(image, where, mode, align_corners=align_corners), expected)
+
+
+@given(height=st.integers(1, 20), width=st.integers(1, 20), side=st.sampled_from([1, 3, 5, 9]))
+def test_a_local_mean_is_that_of_the_square_around(height, width, side):
+    image = random_image(height * 21 + width, 2, 3, height, width)
+    local = local_mean(image, side)
+    for row, column in {(0, 0), (height - 1, width // 2), (height // 2, width - 1)}:
+        rows = torch.arange(row - side // 2, row + side // 2 + 1).clamp(0, height - 1)
+        columns = torch.arange(column - side // 2, column + side // 2 + 1).clamp(0, width - 1)
+        torch.testing.assert_close(local[:, :, row, column], image[:, :, rows][..., columns].mean((2, 3)))
+    assert local_mean(image.bfloat16(), side).dtype == torch.bfloat16
+
+
+@given(rows=st.integers(1, 40), channels=st.integers(1, 70), features=st.integers(1, 40), biased=st.booleans())
+def test_products_are_those_of_matrices(rows, channels, features, biased):
+    left, right = random_image(rows, rows, channels), random_image(channels, features, channels)
+    bias = random_image(features, features) if biased else None
+    expected = left @ right.T + (0 if bias is None else bias)
+    single = (None if its is None else its.float() for its in (left, right, bias))
+    result = products(*single)
+    assert result.is_contiguous()
+    torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(products(left, right, bias), F.linear(left, right, bias))

@@ -109,6 +109,7 @@ class DynamicAggregation(nn.Module):
         made = at_least_float32(self.conv_offset_mask(guess))
         if guess.is_cuda or torch.is_grad_enabled():
             return self._gathered(source, made, place, score)
+        source = source if isinstance(source, Strips) else at_least_float32(source)  # once, not for every band
         number, _, height, width = guess.shape
         gathered, step = made.new_empty(number, len(self.weight), height, width), max(1, _BAND // width)
         for top in range(0, height, step):

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from refsr_cli.layers.products import products
+
 _IN, _OUT = 6, 4
 """Sides of a tile before and after."""
 _ALONG_KERNEL = torch.tensor(
@@ -40,7 +42,7 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: tup
     high, wide = (side + 2 * pad - 2 for side, pad in zip(x.shape[-2:], padding, strict=True))
     tall, broad = -(-high // _OUT), -(-wide // _OUT)  # tiles
     features, channels = weight.shape[:2]
-    kernels = (_KERNEL.to(x) @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(_IN, _IN, features, channels, 1, 1)
+    kernels = (_KERNEL.to(x) @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(_IN, _IN, features, channels)
     result = x.new_empty(len(x), _OUT * tall, _OUT * broad, features)
     rows = max(1, _AT_ONCE // broad)
     for picture, target in zip(x, result, strict=True):
@@ -62,23 +64,20 @@ def _numbers(strip: Tensor, tall: int, broad: int) -> Tensor:
 
 
 def _products(numbers: Tensor, kernels: Tensor, bias: Tensor | None) -> list[list[Tensor]]:
-    """Each with its own matrix, as convolutions: oneDNN multiplies faster than what PyTorch takes for matrices on many
-    processors. The bias goes where every pixel takes it from, once."""
+    """Each with its own matrix: (tall * broad, D), the place in a row first. The bias goes where every pixel takes it
+    from, once."""
+    flat = numbers.flatten(2, 3)
     return [
-        [
-            F.conv2d(numbers[j, i].unsqueeze(0).permute(0, 3, 1, 2), kernels[i, j], bias if i == j == 1 else None)[0]
-            for i in range(_IN)
-        ]
-        for j in range(_IN)
+        [products(flat[j, i], kernels[i, j], bias if i == j == 1 else None) for i in range(_IN)] for j in range(_IN)
     ]
 
 
-def _pixels(products: Sequence[Sequence[Tensor]], place: Tensor) -> None:
+def _pixels(columns: Sequence[Sequence[Tensor]], place: Tensor) -> None:
     """What is read off them, into (tall, 4, broad, 4, D)."""
     tall, _, broad, _, features = place.shape
     down = place.new_empty(_IN, _OUT, tall, broad, features)
-    for column, its in zip(products, down, strict=True):
-        _along_output([product.permute(1, 2, 0) for product in column], its)
+    for column, its in zip(columns, down, strict=True):
+        _along_output([numbers.view(tall, broad, features) for numbers in column], its)
     _along_output(down, [place[:, :, :, k].transpose(0, 1) for k in range(_OUT)])
 
 
@@ -97,10 +96,10 @@ def _along_input(pixels: Sequence[Tensor], numbers: Tensor) -> None:
     torch.sub(torch.sub(sixth, fourth), odd, alpha=4, out=numbers[5])
 
 
-def _along_output(products: Sequence[Tensor] | Tensor, pixels: Sequence[Tensor] | Tensor) -> None:
-    """The four pixels of six products: (1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0) and
+def _along_output(numbers: Sequence[Tensor] | Tensor, pixels: Sequence[Tensor] | Tensor) -> None:
+    """The four pixels of six numbers: (1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0) and
     (0, 1, -1, 8, -8, 1) of them."""
-    first, second, third, fourth, fifth, sixth = products
+    first, second, third, fourth, fifth, sixth = numbers
     near, far = second + third, fourth + fifth
     torch.add(near, far, alpha=4, out=pixels[2])
     torch.add(near.add_(far), first, out=pixels[0])

@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor
 
+from refsr_cli.layers.products import products
 from refsr_cli.layers.resample import resize
 from refsr_cli.reference.descriptors import (
     CELL,
@@ -73,7 +74,7 @@ def exhaustive(queries: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
     for descriptors, positions in describe_map(cells, _CANDIDATES):
         for start in range(0, len(queries), _QUERIES):
             part = slice(start, start + _QUERIES)
-            best, index = (queries[part] @ descriptors.T).max(1)
+            best, index = products(queries[part], descriptors).max(1)
             wins = best > score[part]
             score[part] = torch.where(wins, best, score[part])
             pos[:, part] = torch.where(wins, positions[:, index], pos[:, part])

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from refsr_cli.layers.products import products
+
 PATCH = 3
 """Cells a side."""
 _TINY = 1e-5
@@ -78,13 +80,13 @@ def _correlations(query: Tensor, reference: Tensor, weight: Tensor) -> Iterator[
     terms of a patch those of a row are summed once, and the three rows of it are the last that were compared.
     """
     (_, height, width), (_, tall, wide) = query.shape, reference.shape
-    rows = query.permute(1, 2, 0).contiguous()
+    rows, others = (cells.permute(1, 2, 0).contiguous() for cells in (query, reference))
     band = max(1, (_PAIRS_OF_GPU if query.is_cuda else _PAIRS) // (width * wide))
     for lag in range(PATCH - height, tall - PATCH + 1, band):
         held: deque[tuple[int, Tensor]] = deque(maxlen=PATCH)
         for row in range(max(0, -lag - band + 1), min(height, tall - lag)):
             start, stop = max(0, row + lag), min(tall, row + lag + band)
-            pairs = (rows[row] @ reference[:, start:stop].flatten(1)).view(width, stop - start, wide)
+            pairs = products(rows[row], others[start:stop].flatten(0, 1)).view(width, stop - start, wide)
             across = pairs[:-2, :, :-2] + pairs[1:-1, :, 1:-1]
             across += pairs[2:, :, 2:]
             held.append((start, across))
