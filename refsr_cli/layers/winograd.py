@@ -33,8 +33,8 @@ _KERNEL = torch.kron(_ALONG_KERNEL, _ALONG_KERNEL)
 """From three numbers along one side of a kernel to six, and from nine along both to 36."""
 _AT_ONCE = 1024
 """Tiles, about: fewer keep no processor busy, more leave every cache."""
-_WIDE, _MANY = 128, 512
-"""Channels on both sides, and tiles of a picture, from which it is the faster way on a CPU."""
+_WIDE, _MUCH = 128, 2**24
+"""Channels on both sides, and tiles times the square of those, from which it is the faster way on a CPU."""
 
 
 def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: tuple[int, int] = (1, 1)) -> Tensor:
@@ -44,41 +44,51 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: tup
     features, channels = weight.shape[:2]
     kernels = (_KERNEL.to(x) @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(_IN, _IN, features, channels)
     result = x.new_empty(len(x), _OUT * tall, _OUT * broad, features)
-    rows = max(1, _AT_ONCE // broad)
-    for picture, target in zip(x, result, strict=True):
+    rows = max(1, min(tall, _AT_ONCE // broad))
+    some = max(1, _AT_ONCE // (rows * broad))  # pictures
+    for pictures, targets in zip(x.split(some), result.split(some), strict=True):
         for first in range(0, tall, rows):
-            some = min(rows, tall - first)
-            strip = _strip(picture, _OUT * first, _OUT * some, _OUT * broad, padding)
-            place = target[_OUT * first : _OUT * (first + some)].view(some, _OUT, broad, _OUT, features)
-            _pixels(_products(_numbers(strip, some, broad), kernels, bias), place)
+            strips = _strips(pictures, _OUT * first, _OUT * min(rows, tall - first), _OUT * broad, padding)
+            places = targets[:, _OUT * first : _OUT * (first + rows)].unflatten(1, (-1, _OUT)).unflatten(3, (-1, _OUT))
+            _pixels(_products(_numbers(strips), kernels, bias), places)
     return result[:, :high, :wide].permute(0, 3, 1, 2)
 
 
-def _numbers(strip: Tensor, tall: int, broad: int) -> Tensor:
-    """Of (4 tall + 2, 4 broad + 2, C) pixels, that many tiles': (6, 6, tall, broad, C), the place in a row first."""
-    down = strip.new_empty(_IN, tall, *strip.shape[1:])
-    _along_input([strip[i : i + _OUT * tall : _OUT] for i in range(_IN)], down)
-    numbers = strip.new_empty(_IN, _IN, tall, broad, strip.shape[-1])
-    _along_input([down[:, :, j : j + _OUT * broad : _OUT] for j in range(_IN)], numbers)
+def _strips(pictures: Tensor, first: int, rows: int, columns: int, padding: tuple[int, int]) -> Tensor:
+    """What `rows` by `columns` pixels of each result see, from row `first`, of (N, C, H, W):
+    (N, rows + 2, columns + 2, C)."""
+    top, left = first - padding[0], padding[1]
+    bottom, (height, width) = top + rows + 2, pictures.shape[2:]
+    around = (0, 0, left, columns + 2 - left - width, max(0, -top), max(0, bottom - height))
+    return F.pad(pictures[:, :, max(0, top) : bottom].permute(0, 2, 3, 1), around)
+
+
+def _numbers(strips: Tensor) -> Tensor:
+    """Of (N, 4 tall + 2, 4 broad + 2, C) pixels: (6, 6, N, tall, broad, C), the place in a row first."""
+    number, tall, broad = (len(strips), *(side // _OUT for side in strips.shape[1:3]))
+    down = strips.new_empty(_IN, number, tall, *strips.shape[2:])
+    _along_input([strips[:, i : i + _OUT * tall : _OUT] for i in range(_IN)], down)
+    numbers = strips.new_empty(_IN, _IN, number, tall, broad, strips.shape[-1])
+    _along_input([down[..., j : j + _OUT * broad : _OUT, :] for j in range(_IN)], numbers)
     return numbers
 
 
 def _products(numbers: Tensor, kernels: Tensor, bias: Tensor | None) -> list[list[Tensor]]:
-    """Each with its own matrix: (tall * broad, D), the place in a row first. The bias goes where every pixel takes it
-    from, once."""
-    flat = numbers.flatten(2, 3)
+    """Each with its own matrix: (N * tall * broad, D), the place in a row first. The bias goes where every pixel takes
+    it from, once."""
+    flat = numbers.flatten(2, -2)
     return [
         [products(flat[j, i], kernels[i, j], bias if i == j == 1 else None) for i in range(_IN)] for j in range(_IN)
     ]
 
 
-def _pixels(columns: Sequence[Sequence[Tensor]], place: Tensor) -> None:
-    """What is read off them, into (tall, 4, broad, 4, D)."""
-    tall, _, broad, _, features = place.shape
-    down = place.new_empty(_IN, _OUT, tall, broad, features)
+def _pixels(columns: Sequence[Sequence[Tensor]], places: Tensor) -> None:
+    """What is read off them, into (N, tall, 4, broad, 4, D)."""
+    number, tall, _, broad, _, features = places.shape
+    down = places.new_empty(_IN, _OUT, number, tall, broad, features)
     for column, its in zip(columns, down, strict=True):
-        _along_output([numbers.view(tall, broad, features) for numbers in column], its)
-    _along_output(down, [place[:, :, :, k].transpose(0, 1) for k in range(_OUT)])
+        _along_output([numbers.view(its.shape[1:]) for numbers in column], its)
+    _along_output(down, [places[..., k, :].permute(2, 0, 1, 3, 4) for k in range(_OUT)])
 
 
 def _along_input(pixels: Sequence[Tensor], numbers: Tensor) -> None:
@@ -109,14 +119,6 @@ def _along_output(numbers: Sequence[Tensor] | Tensor, pixels: Sequence[Tensor] |
     torch.add(near.add_(far, alpha=8), sixth, out=pixels[3])
 
 
-def _strip(picture: Tensor, first: int, rows: int, columns: int, padding: tuple[int, int]) -> Tensor:
-    """What `rows` by `columns` pixels of the result see, from row `first`, of (C, H, W): (rows + 2, columns + 2, C)."""
-    top, left = first - padding[0], padding[1]
-    bottom, height, width = top + rows + 2, picture.shape[1], picture.shape[2]
-    around = (0, 0, left, columns + 2 - left - width, max(0, -top), max(0, bottom - height))
-    return F.pad(picture[:, max(0, top) : bottom].permute(1, 2, 0), around)
-
-
 class WideByWinograd(TorchFunctionMode):
     """Within it, convolutions in float32 on a CPU that are wide and large enough to gain are computed so. Not for
     training: it would keep many times as much for the way back."""
@@ -135,11 +137,11 @@ def _gains(x: Tensor, weight: Tensor) -> bool:
     if x.dim() != 4 or torch.is_grad_enabled():
         return False
     features, channels, *kernel = weight.shape
-    tiles = (x.shape[-2] // _OUT) * (x.shape[-1] // _OUT)
+    tiles = x.shape[0] * (x.shape[-2] // _OUT) * (x.shape[-1] // _OUT)
     return (
         kernel == [3, 3]
         and min(features, channels) >= _WIDE
-        and tiles >= _MANY
+        and tiles * min(features, channels) ** 2 >= _MUCH
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
