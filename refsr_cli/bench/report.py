@@ -65,23 +65,30 @@ def _speeds(rows: Sequence[Row]) -> str:
     figure, axes = _figure(0.5 + 0.4 * len(rows))
     names = [row["variant"] for row in rows]
     colors = ["C0" if name.startswith("refsr") else "0.6" for name in names]
-    bars = axes.barh(names, [row["megapixels_per_second"] for row in rows], color=colors)
+    speeds = [row["megapixels_per_second"] for row in rows]
+    bars = axes.barh(names, speeds, color=colors)
     axes.bar_label(bars, [f"{row['megapixels_per_second']:.2f}" for row in rows], padding=3)
     axes.invert_yaxis()
     axes.set(xlabel="megapixels of the result a second", xscale="log")
+    axes.set_xlim(right=3 * max(speeds))  # room for the number beside the longest
+    _round_numbers(axes.xaxis)
     return _embedded(figure)
 
 
 def _qualities(rows: Sequence[Row]) -> str:
     figure, axes = _figure(4.5)
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    variants = list(dict.fromkeys(row["variant"] for row in rows))
     for row in rows:
-        color = "C0" if row["variant"].startswith("refsr") else "0.4"
-        axes.plot(row["megapixels_per_second"], row["psnr"], "o", color=color)
-        label = f" {row['model']} {row['variant']}"
-        axes.annotate(label, (row["megapixels_per_second"], row["psnr"]), fontsize=8, color=color)
+        marker, color = "osD^vP*"[models.index(row["model"]) % 7], f"C{variants.index(row['variant']) % 10}"
+        label = f"{row['model']} {row['variant']}"
+        axes.plot(row["megapixels_per_second"], row["psnr"], marker, color=color, markersize=9, alpha=0.8, label=label)
     axes.set(xlabel="megapixels of the result a second", ylabel="PSNR of luma (dB)", xscale="log")
     axes.grid(alpha=0.3)
-    axes.margins(x=0.25)
+    _round_numbers(axes.xaxis)
+    drawn, labels = axes.get_legend_handles_labels()
+    once = dict(zip(labels, drawn, strict=True))
+    figure.legend(once.values(), once.keys(), loc="outside right upper")
     return _embedded(figure)
 
 
@@ -89,8 +96,20 @@ def _growth(its: Row) -> str:
     figure, axes = _figure(3.5)
     axes.plot(its["amounts"], its["seconds"], "o-")
     axes.set(xlabel=its["against"], ylabel="seconds", xscale="log", yscale="log")
-    axes.grid(alpha=0.3, which="both")
+    axes.set_xticks(its["amounts"], [f"{amount:.2g}" for amount in its["amounts"]])
+    axes.minorticks_off()
+    _round_numbers(axes.yaxis)
+    axes.grid(alpha=0.3)
     return _embedded(figure)
+
+
+def _round_numbers(axis: Any) -> None:
+    """1, 2, 5, 10 and so on along a logarithmic axis."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _figure(height: float) -> tuple[Any, Any]:
