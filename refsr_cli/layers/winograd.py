@@ -6,7 +6,7 @@ products up one by one. What it costs besides, to and from the 36 numbers, does 
 channels on both sides, so that it is for wide layers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -73,20 +73,19 @@ def _numbers(strips: Tensor) -> Tensor:
     return numbers
 
 
-def _products(numbers: Tensor, kernels: Tensor, bias: Tensor | None) -> list[list[Tensor]]:
-    """Each with its own matrix: (N * tall * broad, D), the place in a row first. The bias goes where every pixel takes
-    it from, once."""
+def _products(numbers: Tensor, kernels: Tensor, bias: Tensor | None) -> Iterator[list[Tensor]]:
+    """Each with its own matrix: (N * tall * broad, D), those of one place in a row together. The bias goes where every
+    pixel takes it from, once."""
     flat = numbers.flatten(2, -2)
-    return [
-        [products(flat[j, i], kernels[i, j], bias if i == j == 1 else None) for i in range(_IN)] for j in range(_IN)
-    ]
+    for j in range(_IN):
+        yield [products(flat[j, i], kernels[i, j], bias if i == j == 1 else None) for i in range(_IN)]
 
 
-def _pixels(columns: Sequence[Sequence[Tensor]], places: Tensor) -> None:
+def _pixels(columns: Iterable[Sequence[Tensor]], places: Tensor) -> None:
     """What is read off them, into (N, tall, 4, broad, 4, D)."""
     number, tall, _, broad, _, features = places.shape
     down = places.new_empty(_IN, _OUT, number, tall, broad, features)
-    for column, its in zip(columns, down, strict=True):
+    for its, column in zip(down, columns, strict=True):
         _along_output([numbers.view(its.shape[1:]) for numbers in column], its)
     _along_output(down, [places[..., k, :].permute(2, 0, 1, 3, 4) for k in range(_OUT)])
 
