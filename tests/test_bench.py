@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from refsr_cli.allocator import keep_buffers
 from refsr_cli.bench.contenders import CONTENDERS, Task, fitting, operations
 from refsr_cli.bench.growth import Growth, growth_with_guided_pixels, growth_with_pixels, growth_with_references, power
-from refsr_cli.bench.rounds import benches, by_turns, convolution_peak
+from refsr_cli.bench.rounds import _serve, benches, by_turns, convolution_peak
 from refsr_cli.config import BenchConfig
-from refsr_cli.errors import BadSetting, RefsrError, UnknownName
+from refsr_cli.errors import BadSetting, Failed, RefsrError, UnknownName
 from refsr_cli.images import read_rgb8
 from refsr_cli.inference.upscaler import finished
 from refsr_cli.models import build
@@ -188,3 +190,32 @@ def test_buffers_are_kept_but_for_what_the_user_has_set(monkeypatch):
     monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
     keep_buffers()
     assert len(told) == 3
+
+
+def test_results_of_another_scale_are_not_scored():
+    with pytest.raises(BadSetting, match="for x4, not x3"):
+        list(bench(BenchConfig(truth=TRUTH, scale=3, against=("refsr",), rounds=1)))
+
+
+def test_where_nothing_can_run_there_is_no_report(tmp_path):
+    # sides that this net takes only when they are made multiples of 8 first
+    settings = {"models": ("ssen",), "sizes": ((50, 50),), "against": ("plain",), "rounds": 1}
+    records = bench(BenchConfig(output=tmp_path / "none.html", **settings))
+    with pytest.raises(RefsrError, match="nothing to report"):
+        assert [record.message for record in records if isinstance(record, Failed)]
+    assert not (tmp_path / "none.html").exists()
+
+
+def test_a_result_without_any_error_can_be_written_as_json(told, tmp_path):
+    row = next(record for record in told[1] if isinstance(record, Timing))
+    write_report(tmp_path / "a.json", [replace(row, psnr=float("inf"))], [], "a machine")
+    read = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
+    assert read["timings"][0]["psnr"] is None
+
+
+def test_a_process_ends_quietly_when_nobody_listens(capfd):
+    here, there = Pipe()
+    here.send(np.zeros((8, 8, 3), np.uint8))
+    here.close()
+    _serve(there, "opencv", Task("edsr-baseline", 2, "cpu"))
+    assert capfd.readouterr().err == ""

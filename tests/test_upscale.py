@@ -12,7 +12,7 @@ from PIL import Image
 
 from refsr_cli.config import UpscaleConfig
 from refsr_cli.errors import BadData, BadFile, BadSetting, Failed
-from refsr_cli.images import Picture, read_image, to_tensor, write_image
+from refsr_cli.images import Picture, read_image, reading, to_tensor, write_image
 from refsr_cli.inference.upscaler import Upscaler
 from refsr_cli.metrics import PROTOCOLS, score
 from refsr_cli.packaged import packaged
@@ -428,3 +428,23 @@ def test_small_pictures_that_are_alike_are_enlarged_at_once(tmp_path, monkeypatc
         assert (one.alpha is None) == (other.alpha is None)
         steps = [its for its in records if isinstance(its, Progress) and its.source == record.source]
         assert steps[-1].done == steps[-1].total
+
+
+def test_a_broken_link_does_not_stop_those_before_it(source, tmp_path):
+    (source.parent / "z.png").symlink_to(tmp_path / "nowhere")
+    made, failed = run(source, source.parent / "z.png", output=tmp_path / "out")
+    assert isinstance(made, Upscaled) and isinstance(failed, Failed) and "z.png" in failed.message
+
+
+def test_a_size_of_another_shape_may_not_go_by_way_of_a_vast_one(source, tmp_path):
+    (failed,) = run(source, size=(2**17, 4), output=tmp_path / "a.png")
+    assert isinstance(failed, Failed) and "a size of its shape" in failed.message
+
+
+def test_large_references_are_read_when_that_is_asked_for(source, monkeypatch):
+    other = source.with_name("other.png")
+    shutil.copy(KODAK / "kodim05.png", other)
+    monkeypatch.setattr(reading, "LARGE", 200_000)
+    with pytest.raises(BadData):
+        run(source, model="edsr-baseline", refs=(str(other),))
+    assert isinstance(run(source, model="edsr-baseline", refs=(str(other),), allow_large=True)[0], Upscaled)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from refsr_cli.errors import BadSetting
 from refsr_cli.images import Picture, Pixels
 from refsr_cli.inference.device import pick_device, pick_precision
 from refsr_cli.inference.fast import fast
@@ -60,10 +61,16 @@ class Contender:
 
 
 def net_of(task: Task) -> SRModel:
-    """The net with its weights, or untrained where there are none for that scale: as fast. Raises what `load_model`
-    raises for weights that are named."""
+    """The net with its weights, or untrained where there are none for that scale: as fast. Where they are named, or
+    results scored, raises what `load_model` raises, and BadSetting for those of another scale."""
     if task.weights or task.trained:
-        return load_model(task.model, task.scale, task.weights).model.eval()
+        model = load_model(task.model, task.scale, task.weights).model.eval()
+        if model.scale != task.scale:
+            raise BadSetting(
+                f"the weights at hand of {task.model} are for x{model.scale}, not x{task.scale}: give that --scale, "
+                "leave out --truth, or name others with --weights"
+            )
+        return model
     here = available(task.model)
     if (task.model, task.scale) in here:
         return load_model(task.model, task.scale).model.eval()

@@ -144,7 +144,12 @@ def convolution_peak(device: str, precision: torch.dtype, rounds: int = 5) -> fl
 
 
 def _serve(connection: Connection, name: str, task: Task) -> None:
-    """Of the process: makes the contender ready, then runs it on what comes."""
+    """Of the process: makes the contender ready, then runs it on what comes, until nobody listens."""
+    with suppress(OSError, EOFError):
+        _answer(connection, name, task)
+
+
+def _answer(connection: Connection, name: str, task: Task) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where that is not inherited
     warnings.simplefilter("ignore")  # of other people's code
     contender, device = CONTENDERS[name], pick_device(task.device)
@@ -152,16 +157,13 @@ def _serve(connection: Connection, name: str, task: Task) -> None:
         if contender.own:
             keep_buffers()
         enlarge = contender.open(task)
-        connection.send(None)
     except Exception as error:
         connection.send(f"{type(error).__name__}: {error}".splitlines()[0])
         return
+    connection.send(None)
     result: Pixels | None = None
     while True:
-        try:
-            asked = connection.recv()
-        except EOFError:
-            return
+        asked = connection.recv()
         if isinstance(asked, str):
             connection.send(result)
             continue
@@ -172,9 +174,10 @@ def _serve(connection: Connection, name: str, task: Task) -> None:
             _wait(device)
             seconds = time.perf_counter() - begin
             peak = _peak(device)
-            connection.send(Run(seconds, None if before is None or peak is None else max(0, peak - before)))
+            answer: Run | str = Run(seconds, None if before is None or peak is None else max(0, peak - before))
         except Exception as error:
-            connection.send(f"{type(error).__name__}: {error}".splitlines()[0])
+            answer = f"{type(error).__name__}: {error}".splitlines()[0]
+        connection.send(answer)
 
 
 def _wait(device: torch.device) -> None:

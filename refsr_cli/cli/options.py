@@ -46,7 +46,7 @@ def run(display: Display, records: Callable[[], Iterable[Any]]) -> None:
 
 def parse_size(text: str) -> tuple[int, int]:
     """`1920x1080` as width and height. Raises typer.BadParameter."""
-    match = re.fullmatch(r"(\d+)[x×*](\d+)", text.strip().lower())
+    match = re.fullmatch(r"(\d{1,9})[x×*](\d{1,9})", text.strip().lower())
     if not match:
         raise typer.BadParameter(f"{text!r} is not a size such as 1920x1080")
     return int(match[1]), int(match[2])
@@ -63,7 +63,7 @@ def _parse_tile(text: str) -> int | None:
 
 def _parse_bytes(text: str) -> int:
     units = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
     if not match:
         raise typer.BadParameter(f"{text!r} is not an amount of memory such as 2GiB or 500MiB")
     return int(float(match[1]) * units[match[2]])

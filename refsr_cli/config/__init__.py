@@ -4,6 +4,7 @@ from refsr_cli.config.nets import ConvertConfig, InspectConfig, ShowConfig, Slic
 from refsr_cli.config.preparing import PrepareConfig
 from refsr_cli.config.running import (
     DEFAULT_SCALE,
+    LARGEST_RESULT,
     VIDEOS,
     BenchConfig,
     EvaluateConfig,
@@ -16,6 +17,7 @@ from refsr_cli.config.training import CONFIG, Contrast, Schedule, Stage, TrainCo
 __all__ = [
     "CONFIG",
     "DEFAULT_SCALE",
+    "LARGEST_RESULT",
     "VIDEOS",
     "BenchConfig",
     "Contrast",

@@ -12,6 +12,8 @@ VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 """Endings of the files that are read as video."""
 DEFAULT_SCALE = 4
 """By what `upscale` enlarges when nothing else is asked for."""
+LARGEST_RESULT = 2_000_000_000
+"""Pixels above which a result is made only when asked to: a slip of the finger may fill the memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +172,8 @@ class BenchConfig:
         require(self.rounds >= 1, f"--rounds must be at least 1, not {self.rounds}")
         require(self.scale in (2, 3, 4, 8), f"--scale is 2, 3, 4 or 8, not {self.scale}")
         require(all(min(size) >= 8 for size in self.sizes), "--size must be at least 8x8")
+        largest = max(width * height * self.scale**2 for width, height in self.sizes)
+        require(largest <= LARGEST_RESULT, f"--size makes a result of {largest} pixels; {LARGEST_RESULT} at most")
         require(not self.weights or len(self.models) == 1, "--weights are those of one --model")
         require(not self.truth or self.sizes == BenchConfig.sizes, "--truth has its own size; leave out --size")
         suffixes = (".html", ".csv", ".json")

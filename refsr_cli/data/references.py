@@ -35,10 +35,10 @@ def find_references(names: Sequence[str], *, recursive: bool = False) -> dict[Pa
     return found
 
 
-def open_reference_file(path: Path) -> Reference | Failed:
-    """The reference in `path`, or why it cannot be used."""
+def open_reference_file(path: Path, *, allow_large: bool = False) -> Reference | Failed:
+    """The reference in `path`, or why it cannot be used, as when it is very large and not `allow_large`."""
     try:
-        reference = open_reference(str(path), lambda: read_rgb8(path))
+        reference = open_reference(str(path), lambda: read_rgb8(path, allow_large=allow_large))
     except RefsrError as error:
         return Failed(str(path), str(error))
     if min(reference.size) < SMALLEST_SIDE:

@@ -61,12 +61,12 @@ def size_of(path: Path) -> tuple[int, int]:
         return 0, 0
 
 
-def read_rgb8(path: Path) -> Tensor:
+def read_rgb8(path: Path, *, allow_large: bool = False) -> Tensor:
     """(3, H, W) uint8 RGB of the photo in `path`: grey repeated, alpha dropped, 16 bits rounded to 8.
 
     Raises BadImage like `read_image`.
     """
-    return _as_rgb8(read_image(path))
+    return _as_rgb8(read_image(path, allow_large=allow_large))
 
 
 def decode_rgb8(data: bytes, name: str) -> Tensor:

@@ -1,12 +1,14 @@
 """Speed, memory and quality of the ways to enlarge a picture, side by side on this machine."""
 
 import json
+import math
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from refsr_cli.bench.rounds import Run, benches, by_turns, convolution_peak
 from refsr_cli.config import BenchConfig
 from refsr_cli.data.benchmarks import Benchmark, Sample
 from refsr_cli.engine import Progress, columns
-from refsr_cli.errors import BadSetting, UnknownName
+from refsr_cli.errors import BadFile, BadSetting, Failed, RefsrError, UnknownName
 from refsr_cli.files import make_folder, write_atomically, write_table
 from refsr_cli.images import Picture, Pixels, read_rgb8, to_tensor
 from refsr_cli.inference.device import pick_device
@@ -87,8 +89,8 @@ class Reported:
     kind: str = "reported"
 
 
-def bench(config: BenchConfig) -> Iterator[Comparing | Progress | Timing | NotRun | Growth | Reported]:
-    """Runs every contender by turns."""
+def bench(config: BenchConfig) -> Iterator[Comparing | Progress | Timing | NotRun | Failed | Growth | Reported]:
+    """Runs every contender by turns. Raises RefsrError where none can be run."""
     names = _contenders(config)
     for model in config.models:
         if model not in MODELS:
@@ -96,14 +98,19 @@ def bench(config: BenchConfig) -> Iterator[Comparing | Progress | Timing | NotRu
         if config.scale not in MODELS[model].net.scales:
             raise BadSetting(f"model '{model}' has no scale {config.scale}")
     if config.output:
+        if config.output.exists() and not config.output.is_file():
+            raise BadSetting(f"{config.output} is not a file; give another --output")
         if config.output.exists() and not config.overwrite:
             raise BadSetting(f"{config.output} exists already; give --overwrite, or another --output")
-        make_folder(config.output.parent)
     pictures = _pictures(config)
     tasks = [
         Task(model, config.scale, config.device, config.weights, trained=config.truth is not None)
         for model in config.models
     ]
+    if config.output:
+        make_folder(config.output.parent)
+        if not os.access(config.output.parent, os.W_OK):
+            raise BadFile(f"the folder {config.output.parent} cannot be written to; give another --output")
     counts = [{own: operations(task, own=own) for own in (False, True)} for task in tasks]
     fp32, bf16 = (convolution_peak(config.device, precision) for precision in (torch.float32, torch.bfloat16))
     processor = _processor(pick_device(config.device))
@@ -117,6 +124,8 @@ def bench(config: BenchConfig) -> Iterator[Comparing | Progress | Timing | NotRu
             for its in growths(task):
                 grown.append(its)
                 yield its
+    if not rows and not grown:
+        raise RefsrError("nothing could be run; there is nothing to report")
     if config.output:
         write_report(config.output, rows, grown, processor)
         yield Reported(config.output)
@@ -131,7 +140,7 @@ def _timed(
     peaks: Mapping[bool, float],
     counted: Mapping[bool, float],
     rows: list[Timing],
-) -> Iterator[Progress | Timing | NotRun]:
+) -> Iterator[Progress | Timing | NotRun | Failed]:
     """One picture: processes of its own, so that memory that an earlier one left does not count. What is told goes to
     `rows` too."""
     height, width = pixels.shape[:2]
@@ -146,7 +155,8 @@ def _timed(
                 break
         results = {its.name: its.result() for its in opened if truth is not None and its.name in runs}
     for name, message in {**failed, **gone}.items():
-        yield NotRun(task.model, name, message)
+        named = name in config.against
+        yield Failed(f"{task.model} {name}", message) if named else NotRun(task.model, name, message)
     for name in runs:
         its = CONTENDERS[name]
         work = counted[its.own] * its.passes * height * width if its.runs_net else 0.0
@@ -163,8 +173,8 @@ def _contenders(config: BenchConfig) -> list[str]:
         if name not in CONTENDERS:
             raise UnknownName("contender", name, CONTENDERS)
         if name not in there:
-            needs = " and ".join(CONTENDERS[name].needs)
-            hint = f"; it needs {needs}" if needs else f" on {config.device}"
+            its = CONTENDERS[name]
+            hint = f" on the device '{config.device}'" if its.installed else f"; it needs {' and '.join(its.needs)}"
             raise BadSetting(f"'{name}' cannot run here{hint}")
     if config.against:
         return list(dict.fromkeys(("plain", *config.against)))
@@ -238,9 +248,14 @@ def _processor(device: torch.device) -> str:
     return f"{name}, {os.cpu_count()} cores"
 
 
+def _finite(value: Any) -> Any:
+    """None for what JSON does not know: the PSNR of a result without any error."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_report(path: Path, rows: Sequence[Timing], grown: Sequence[Growth], processor: str) -> None:
     """As the suffix of `path` says. Raises BadFile."""
-    table = [columns(row) for row in rows]
+    table = [{name: _finite(value) for name, value in columns(row).items()} for row in rows]
     if path.suffix.lower() == ".csv":
         write_table(path, table)
     elif path.suffix.lower() == ".json":

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from refsr_cli.comparison import compare
-from refsr_cli.config import DEFAULT_SCALE, UpscaleConfig
+from refsr_cli.config import DEFAULT_SCALE, LARGEST_RESULT, UpscaleConfig
 from refsr_cli.data.folders import is_result
 from refsr_cli.data.references import find_references, open_reference_file
 from refsr_cli.engine import Progress, Skipped, open_upscaler
@@ -20,9 +20,6 @@ from refsr_cli.inference.guided import RefUse
 from refsr_cli.inference.upscaler import Enlarged, Result, Upscaler, Using, finished
 from refsr_cli.reference.bank import RefBank, Reference
 from refsr_cli.targets import Job, find_inputs, plan
-
-LARGEST_RESULT = 2_000_000_000
-"""Pixels above which a result is made only when asked to: a slip of the finger may fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +131,7 @@ def _open_references(config: UpscaleConfig, jobs: list[Job]) -> Generator[RefSki
         if not named and len(sources) == 1 and file in sources:
             yield RefSkipped(str(path), f"{path} is the input itself", named)
             continue
-        opened = open_reference_file(path)
+        opened = open_reference_file(path, allow_large=config.allow_large)
         if isinstance(opened, Failed):
             yield RefSkipped(opened.path, opened.message, named)
         else:
@@ -257,7 +254,10 @@ def _ahead(jobs: list[Job], config: UpscaleConfig) -> Iterator[tuple[Job, Callab
     written = {job.target.resolve() for job in jobs}
 
     def early(job: Job) -> bool:
-        return job.source.resolve() not in written and job.source.stat().st_size < _LARGE_FILE
+        try:
+            return job.source.resolve() not in written and job.source.stat().st_size < _LARGE_FILE
+        except OSError:  # to be told in its turn
+            return False
 
     with ThreadPoolExecutor(1) as beside:
         following: list[Future[Picture]] = []
@@ -310,7 +310,15 @@ def _read(job: Job, config: UpscaleConfig) -> Picture:
     width, height = config.size_for(picture.width, picture.height)
     if width * height > LARGEST_RESULT and not config.allow_large:
         raise BadImage(f"{job.source} would become {width}x{height} pixels; if that is right, add --allow-large")
+    factor = max(width / picture.width, height / picture.height)
+    if factor**2 * picture.width * picture.height > LARGEST_RESULT and not config.allow_large:
+        raise BadImage(
+            f"{job.source} would be enlarged {factor:.0f} times to be shrunk to {width}x{height}; give a size of its "
+            "shape, or add --allow-large"
+        )
     check_size(job.target, width, height)
+    if config.trust_map:
+        check_size(config.trust_map, width, height)
     for path in (job.target, config.trust_map, config.compare):
         if path:
             make_folder(path.parent)
