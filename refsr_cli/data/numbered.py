@@ -4,8 +4,10 @@ number alone, so that a training goes on as if it had never been interrupted."""
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
+from multiprocessing.util import Finalize
 from typing import Any
 
 import torch
@@ -38,6 +40,15 @@ def _serve(_: int) -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    Finalize(None, _end, exitpriority=-100)  # after all that the queues have to do
+
+
+def _end() -> None:
+    """Ends the process before Python is taken down: a thread that still hands out a batch nobody waits for would be
+    stopped within C++, which aborts."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _end_with_the_parent() -> None:
