@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +21,13 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadFile(f"the folder {path} cannot be made: {error.strerror}") from None
+
+
+def make_room_for(path: Path) -> None:
+    """Makes the folder of the file `path`. Raises BadFile, also where it cannot be written to."""
+    make_folder(path.parent)
+    if not os.access(path.parent, os.W_OK):
+        raise BadFile(f"the folder {path.parent} cannot be written to; give another name than {path}")
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def _speeds(rows: Sequence[Row]) -> str:
     colors = ["C0" if name.startswith("refsr") else "0.6" for name in names]
     speeds = [row["megapixels_per_second"] for row in rows]
     bars = axes.barh(names, speeds, color=colors)
-    axes.bar_label(bars, [f"{row['megapixels_per_second']:.2f}" for row in rows], padding=3)
+    axes.bar_label(bars, [f"{speed:.2f}" for speed in speeds], padding=3)
     axes.invert_yaxis()
     axes.set(xlabel="megapixels of the result a second", xscale="log")
     axes.set_xlim(right=3 * max(speeds))  # room for the number beside the longest

@@ -21,8 +21,8 @@ from refsr_cli.bench.rounds import Run, benches, by_turns, convolution_peak
 from refsr_cli.config import BenchConfig
 from refsr_cli.data.benchmarks import Benchmark, Sample
 from refsr_cli.engine import Progress, columns
-from refsr_cli.errors import BadFile, BadSetting, Failed, RefsrError, UnknownName
-from refsr_cli.files import make_folder, write_atomically, write_table
+from refsr_cli.errors import BadSetting, Failed, RefsrError, UnknownName
+from refsr_cli.files import make_room_for, write_atomically, write_table
 from refsr_cli.images import Picture, Pixels, read_rgb8, to_tensor
 from refsr_cli.inference.device import pick_device
 from refsr_cli.metrics import PROTOCOLS, score
@@ -108,9 +108,7 @@ def bench(config: BenchConfig) -> Iterator[Comparing | Progress | Timing | NotRu
         for model in config.models
     ]
     if config.output:
-        make_folder(config.output.parent)
-        if not os.access(config.output.parent, os.W_OK):
-            raise BadFile(f"the folder {config.output.parent} cannot be written to; give another --output")
+        make_room_for(config.output)
     counts = [{own: operations(task, own=own) for own in (False, True)} for task in tasks]
     fp32, bf16 = (convolution_peak(config.device, precision) for precision in (torch.float32, torch.bfloat16))
     processor = _processor(pick_device(config.device))

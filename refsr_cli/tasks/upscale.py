@@ -1,6 +1,5 @@
 """Image files in, larger image files out."""
 
-import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +13,7 @@ from refsr_cli.data.folders import is_result
 from refsr_cli.data.references import find_references, open_reference_file
 from refsr_cli.engine import Progress, Skipped, open_upscaler
 from refsr_cli.errors import BadData, BadFile, BadImage, BadSetting, Failed, RefsrError
-from refsr_cli.files import make_folder
+from refsr_cli.files import make_room_for
 from refsr_cli.images import Picture, check_size, read_image, write_image
 from refsr_cli.inference.guided import RefUse
 from refsr_cli.inference.upscaler import Enlarged, Result, Upscaler, Using, finished
@@ -321,9 +320,7 @@ def _read(job: Job, config: UpscaleConfig) -> Picture:
         check_size(config.trust_map, width, height)
     for path in (job.target, config.trust_map, config.compare):
         if path:
-            make_folder(path.parent)
-            if not os.access(path.parent, os.W_OK):
-                raise BadFile(f"the folder {path.parent} cannot be written to; give another name than {path}")
+            make_room_for(path)
     return picture
 
 
