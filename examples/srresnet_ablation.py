@@ -30,7 +30,7 @@ def main(data: Path | None = None, dataset: str = SHIPPED, steps: int = 2, out: 
         except BadWeights as error:  # of VGG
             print(f"| {row} | {error} |")
             continue
-        scored = EvaluateConfig(dataset=dataset, scale=2, weights=str(run / "model.safetensors"))
+        scored = EvaluateConfig(dataset=dataset, scale=2, weights=str(run / "model.safetensors"), as_published=True)
         (summary,) = (record for record in evaluate(scored) if isinstance(record, Summary))
         print(f"| {row} | {summary.psnr:.2f} / {summary.ssim:.4f} |", flush=True)
 

@@ -28,7 +28,8 @@ def main(data: Path | None = None, dataset: Names = SHIPPED, model: Names = NETS
     for name, test in product(["bicubic", *model], dataset):
         for ensemble in (False, True) if "dsr" in name else (False,):
             file = str(runs[name] / "model.safetensors") if name in runs else None
-            config = EvaluateConfig(dataset=test, model=name, scale=scale, weights=file, self_ensemble=ensemble)
+            shared = {"model": name, "scale": scale, "weights": file, "as_published": True}
+            config = EvaluateConfig(dataset=test, self_ensemble=ensemble, **shared)
             (summary,) = (record for record in evaluate(config) if isinstance(record, Summary))
             print(f"| {name}{'+' if ensemble else ''} | {test} | {summary.psnr:.2f} / {summary.ssim:.4f} |")
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from refsr_cli.images import Picture, Pixels
 from refsr_cli.images.eight_bits import rounded
-from refsr_cli.inference.upscaler import Enlarged
+from refsr_cli.inference.results import Enlarged
 
 _COLUMN, _MARGIN, _LABEL = 360, 12, 26
 _ZOOMS, _WINDOW = 3, 72

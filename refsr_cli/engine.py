@@ -5,8 +5,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from refsr_cli.config import NetConfig
-from refsr_cli.inference.upscaler import Upscaler, Using
-from refsr_cli.weights.store import load_model
+from refsr_cli.inference.results import Using
+from refsr_cli.inference.upscaler import Upscaler
+from refsr_cli.models import SRModel
+from refsr_cli.restoration.strength import Restoration
+from refsr_cli.weights.store import RESTORER, available, load_model
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,26 @@ class Skipped:
     kind: str = "skipped"
 
 
+@dataclass(frozen=True)
+class Restored:
+    """What was known of how a picture was degraded, and what was done about it."""
+
+    strength: float
+    """0 (nothing) to 1."""
+    jpeg_quality: int | None
+    """About what libjpeg's quality was; None where there is no sign of JPEG."""
+    from_file: bool
+    """Whether the file says that quality; else it is estimated from the pixels."""
+    noise: float
+    """σ of 255, estimated."""
+
+
+def restored_as(restoration: Restoration) -> Restored:
+    """The record of a restoration."""
+    known = restoration.degradation
+    return Restored(restoration.strength, known.jpeg_quality, known.jpeg is not None, round(known.noise, 2))
+
+
 def columns(record: Any) -> dict[str, Any]:
     """A record as a row of a table: all but its kind."""
     return {name: value for name, value in asdict(record).items() if name != "kind"}
@@ -41,10 +64,11 @@ def open_upscaler(
     with_refs: bool = False,
 ) -> tuple[Upscaler, Using]:
     """An upscaler for `scale` (None: whatever the weights are for), and the record of what it uses. `with_refs`
-    prefers a net that has learned to merge references.
+    prefers a net that has learned to merge references. Pictures are restored first as the config says.
 
     Raises what `load_model` and `Upscaler` raise.
     """
+    restorer = _restorer(config)
     loaded = load_model(
         config.model,
         scale,
@@ -54,13 +78,30 @@ def open_upscaler(
         flavour=config.flavour,
         res_scale=config.res_scale,
     )
-    upscaler = Upscaler(
-        loaded.model,
+    restores = not loaded.model.interpolates and loaded.model.scale > 1
+    upscaler = _ready(loaded.model, config, restorer if restores else None, config.restore)
+    return upscaler, upscaler.using(loaded.name, loaded.metadata.get("note"))
+
+
+def _restorer(config: NetConfig) -> Upscaler | None:
+    """What restores pictures; None where that is off, or automatic and no such net is packaged."""
+    if config.restore == 0 or config.as_published or (config.restore is None and not available(RESTORER)):
+        return None
+    return _ready(load_model(RESTORER, 1).model, config)
+
+
+def _ready(
+    model: SRModel, config: NetConfig, restorer: Upscaler | None = None, restore: float | None = None
+) -> Upscaler:
+    return Upscaler(
+        model,
         device=config.device,
         precision=config.precision,
         self_ensemble=config.self_ensemble,
         tile=config.tile,
         memory=config.memory,
         compile=config.compile,
+        as_published=config.as_published,
+        restorer=restorer,
+        restore=restore,
     )
-    return upscaler, upscaler.using(loaded.name, loaded.metadata.get("note"))

@@ -6,8 +6,8 @@ from pathlib import Path
 from refsr_cli.files import replacing
 
 
-def plot_gains(path: Path, title: str, gains: Mapping[str, tuple[float, float]]) -> None:
-    """A PNG with a bar for each kind of reference: mean gain and, as a mark, that of the picture that gained least, in
+def plot_gains(path: Path, title: str, xlabel: str, gains: Mapping[str, tuple[float, float]]) -> None:
+    """A PNG with a bar for each kind: mean gain and, as a mark, that of the picture that gained least, in
     dB. Kinds named `NAME:AMOUNT` stand together. Raises BadFile."""
     from matplotlib.figure import Figure
 
@@ -20,7 +20,7 @@ def plot_gains(path: Path, title: str, gains: Mapping[str, tuple[float, float]])
         bar = axes.barh(row, mean, color=f"C{groups.index(_group(name))}", height=0.7)
         axes.bar_label(bar, [f"{round(mean, 2) + 0.0:+.2f}"], padding=3, fontsize=8)
     axes.plot([gains[name][1] for name in names], range(len(names)), "k|", markersize=10, label="gained least")
-    axes.set(yticks=range(len(names)), yticklabels=names, xlabel="dB gained over no references")
+    axes.set(yticks=range(len(names)), yticklabels=names, xlabel=xlabel)
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
     axes.margins(x=0.12)

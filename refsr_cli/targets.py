@@ -1,12 +1,15 @@
-"""Which files are enlarged, and where the results go."""
+"""Which files are enlarged, with which references, and where the results go."""
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
 from refsr_cli.config import VIDEOS, UpscaleConfig
-from refsr_cli.data.folders import is_image, match_files, without_results
-from refsr_cli.errors import BadSetting, Failed, UnknownName
+from refsr_cli.data.folders import is_image, is_result, match_files, without_results
+from refsr_cli.data.references import find_references, open_reference_file
+from refsr_cli.errors import BadData, BadSetting, Failed, UnknownName
 from refsr_cli.images import FORMATS, check_size
+from refsr_cli.reference.bank import Reference
 
 
 @dataclass(frozen=True)
@@ -125,3 +128,59 @@ def _suffix(name: str) -> str:
     if suffix not in FORMATS:
         raise UnknownName("format", name, {ending.lstrip(".") for ending in FORMATS})
     return suffix
+
+
+@dataclass(frozen=True)
+class RefSkipped:
+    """A reference that cannot be used; the others are."""
+
+    path: str
+    message: str
+    named: bool
+    """Whether it was named itself, not by a folder or a pattern: then something named could not be done."""
+    kind: str = "ref_skipped"
+
+
+@dataclass(frozen=True)
+class OpenedReference:
+    """A reference that can be read."""
+
+    reference: Reference
+    file: Path
+    """Resolved."""
+    named: bool
+
+
+def open_references(config: UpscaleConfig, jobs: list[Job]) -> Generator[RefSkipped, None, list[OpenedReference]]:
+    """The references that can be used, of those named. Raises BadData when none is left, and BadSetting when one that
+    was named would be overwritten."""
+    if not config.refs:
+        return []
+    written = {path.resolve() for path in (*(job.target for job in jobs), config.trust_map, config.compare) if path}
+    sources = {job.source.resolve(): job.source for job in jobs}
+    references = []
+    for path, named in find_references(config.refs, recursive=config.recursive).items():
+        file = path.resolve()
+        if named and file in written:
+            raise BadSetting(f"the reference {path} would be overwritten; give its result another name")
+        if not named and (file in written or any(is_result(path, source) for source in sources.values())):
+            yield RefSkipped(str(path), f"{path} is named like a result of refsr", named)
+            continue
+        if not named and len(sources) == 1 and file in sources:
+            yield RefSkipped(str(path), f"{path} is the input itself", named)
+            continue
+        opened = open_reference_file(path, allow_large=config.allow_large)
+        if isinstance(opened, Failed):
+            yield RefSkipped(opened.path, opened.message, named)
+        else:
+            references.append(OpenedReference(opened, file, named))
+    if not references:
+        raise BadData(
+            f"no reference is left of --ref {' --ref '.join(config.refs)}; name at least one that can be read"
+        )
+    return references
+
+
+def references_for(opened: list[OpenedReference], source: Path) -> list[Reference]:
+    """The references for the picture in `source`: itself only where it was named."""
+    return [item.reference for item in opened if item.named or item.file != source.resolve()]

@@ -71,7 +71,17 @@ def test_upscale_one_json_object_a_line(source):
     records = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.exit_code == 0
     record = next(record for record in records if record["kind"] == "upscaled")
-    assert set(record) == {"kind", "source", "target", "width", "height", "seconds", "refs", "references"}
+    assert set(record) == {
+        "kind",
+        "source",
+        "target",
+        "width",
+        "height",
+        "seconds",
+        "refs",
+        "references",
+        "restoration",
+    }
     assert (record["width"], record["height"], record["refs"]) == (128, 96, [])
 
 

@@ -29,7 +29,7 @@ ALONE = [(name, scale) for name, scale in EVERY_SCALE if not MODELS[name].net.ne
 _STEM, _MATCHER = 555_328, 1_110_656
 """Five convolutions of VGG; two such stems."""
 PARAMETERS = {
-    "bicubic": {2: 0, 3: 0, 4: 0, 8: 0},
+    "bicubic": {1: 0, 2: 0, 3: 0, 4: 0, 8: 0},
     "c2": {4: 8_865_547 + _STEM + _MATCHER},
     "datsr": {4: 18_026_971 + _STEM + _MATCHER},
     "edsr": {2: 40_729_603, 3: 43_680_003, 4: 43_089_923, 8: 45_450_243},
@@ -37,6 +37,7 @@ PARAMETERS = {
     "mdsr": dict.fromkeys((2, 3, 4), 7_953_987),
     "mdsr-baseline": dict.fromkeys((2, 3, 4), 3_227_203),
     "refnet": {4: 1_517_571 + (183 * 64 * 9 + 64) + 13 * (64 * 64 * 9 + 64)},
+    "restorer": {1: (12 * 96 * 9 + 96) + 21 * (96 * 96 * 9 + 96) + (96 * 12 * 9 + 12)},
     "srdensenet": {2: 2_069_505, 3: 2_069_505, 4: 2_659_585, 8: 2_659_585 + 256 * 256 * 9 + 256},
     "srdensenet-h": {2: 963_329, 3: 963_329, 4: 1_553_409, 8: 1_553_409 + 256 * 256 * 9 + 256},
     "srdensenet-hl": {2: 1_258_241, 3: 1_258_241, 4: 1_848_321, 8: 1_848_321 + 256 * 256 * 9 + 256},
@@ -53,8 +54,12 @@ def build_small(name: str, scale: int) -> SRModel:
     small: dict[str, Any] = {"features": 6, "blocks": 2, "trunk_features": 6, "trunk_blocks": 2}
     small |= {"layers": 3, "growth": 4, "bottleneck": 8, "groups": 2, "textures": (4, 6, 8), "content_blocks": 1}
     small |= {"depths": (2, 1), "heads": (2, 2), "window": 4, "extractor_blocks": 1}
+    small |= {"conditioned": True}
     known = {field.name for field in fields(MODELS[name].config)}
-    return build(name, scale, {key: value for key, value in small.items() if key in known}).double().eval()
+    model = build(name, scale, {key: value for key, value in small.items() if key in known}).double().eval()
+    if name == "restorer":  # which begins by changing nothing
+        torch.nn.init.normal_(model.tail.weight, std=0.1)
+    return model
 
 
 def random_lr(model: SRModel, height: int = 7, width: int = 10) -> Tensor:
@@ -79,7 +84,7 @@ def random_offer(model: SRModel, lr: Tensor) -> Offer:
     base = model(lr)
     detail, own, variance = (torch.rand_like(base) * size for size in (0.1, 0.02, 0.001))
     score = torch.rand_like(lr[:, :1]) * 0.2 + 0.75
-    return Offer(lr, base, detail, own, variance[:, :1], score, torch.rand_like(lr) * 0.1)
+    return Offer(lr, base, detail, own, variance[:, :1], score, torch.rand_like(lr) * 0.1, torch.rand_like(lr[:, :2]))
 
 
 @pytest.mark.parametrize(("name", "scale"), EVERY_SCALE)

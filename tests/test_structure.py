@@ -18,6 +18,7 @@ FLOORS = [
     {"tasks"},
     {"training", "engine", "comparison", "plots", "targets", "video", "bench"},
     {"inference", "weights", "data", "metrics", "losses"},
+    {"restoration"},
     {"models", "images"},
     {"reference"},
     {"layers", "files"},

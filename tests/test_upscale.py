@@ -16,7 +16,8 @@ from refsr_cli.images import Picture, read_image, reading, to_tensor, write_imag
 from refsr_cli.inference.upscaler import Upscaler
 from refsr_cli.metrics import PROTOCOLS, score
 from refsr_cli.packaged import packaged
-from refsr_cli.tasks.upscale import Progress, RefSkipped, Skipped, Total, Upscaled, upscale
+from refsr_cli.targets import RefSkipped
+from refsr_cli.tasks.upscale import Progress, Skipped, Total, Upscaled, upscale
 
 KODAK = packaged("examples/images") / "kodak"
 
@@ -407,9 +408,9 @@ def test_small_pictures_that_are_alike_are_enlarged_at_once(tmp_path, monkeypatc
     groups: list[int] = []
     at_once = Upscaler.enlarge_alike
 
-    def counted(self, pictures, height, width):
+    def counted(self, pictures, *arguments):
         groups.append(len(pictures))
-        return at_once(self, pictures, height, width)
+        return at_once(self, pictures, *arguments)
 
     monkeypatch.setattr(Upscaler, "enlarge_alike", counted)
     config = UpscaleConfig(inputs=(str(folder),), model="edsr-baseline", device="cpu", precision="fp32")

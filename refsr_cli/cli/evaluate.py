@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from refsr_cli.cli.options import (
+    AsPublished,
     Compile,
     DataRoot,
     Device,
@@ -16,6 +17,7 @@ from refsr_cli.cli.options import (
     PrecisionOption,
     Quiet,
     ResScale,
+    Restore,
     Scale,
     SelfEnsemble,
     Tile,
@@ -49,11 +51,19 @@ def evaluate(
             "scale:0.7, the first changed so.",
         ),
     ] = EvaluateConfig.refs,
+    degrade: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|jpeg:75…",
+            help="Degrade the low-resolution images: jpeg:75, noise:5, blur:0.8, sums such as noise:3+jpeg:80; "
+            "all tries eleven: a table and a plot.",
+        ),
+    ] = EvaluateConfig.degrade,
     stress: Annotated[
         bool, typer.Option("--stress", help="Try references of many kinds, mild and severe: a table and a plot.")
     ] = EvaluateConfig.stress,
     plot: Annotated[
-        Path | None, typer.Option(help="PNG for that plot.", show_default="stress-MODEL-xSCALE.png")
+        Path | None, typer.Option(help="PNG for the plot of either.", show_default="in this folder")
     ] = EvaluateConfig.plot,
     data_root: DataRoot = EvaluateConfig.data_root,
     download: Annotated[
@@ -69,6 +79,8 @@ def evaluate(
     weights: Weights = None,
     flavour: Flavour = EvaluateConfig.flavour,
     res_scale: ResScale = EvaluateConfig.res_scale,
+    restore: Restore = EvaluateConfig.restore,
+    as_published: AsPublished = EvaluateConfig.as_published,
     self_ensemble: SelfEnsemble = EvaluateConfig.self_ensemble,
     tile: Tile = EvaluateConfig.tile,
     memory: Memory = EvaluateConfig.memory,
@@ -86,6 +98,10 @@ def evaluate(
         from refsr_cli.tasks.stress import endure
 
         run(display, lambda: endure(config, display.download))
+    elif config.degrade == "all":
+        from refsr_cli.tasks.evaluate import evaluate_degraded
+
+        run(display, lambda: evaluate_degraded(config, display.download))
     else:
         from refsr_cli.tasks.evaluate import evaluate as task
 

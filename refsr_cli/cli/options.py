@@ -133,6 +133,36 @@ Compile = Annotated[
         rich_help_panel=SPEED,
     ),
 ]
+
+
+def _parse_strength(text: str) -> float | None:
+    names = {"auto": None, "off": 0.0}
+    if text.lower() in names:
+        return names[text.lower()]
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not auto, off or a number from 0 to 1") from None
+
+
+Restore = Annotated[
+    float | None,
+    typer.Option(
+        parser=_parse_strength,
+        metavar="auto|off|0…1",
+        help="How strongly JPEG and noise are removed before enlarging; auto decides for each picture.",
+        show_default="auto",
+        rich_help_panel=NET,
+    ),
+]
+AsPublished = Annotated[
+    bool,
+    typer.Option(
+        "--as-published",
+        help="The net alone, as its paper defines it: no restoration, mirrored border or back-projection.",
+        rich_help_panel=NET,
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON object a line on standard output.", rich_help_panel=OUTPUT)
 ]

@@ -108,6 +108,13 @@ def train(
     candidates: Annotated[
         int, typer.Option(help="Take the most detailed of this many random crops.")
     ] = TrainConfig.candidates,
+    degrade: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MIX",
+            help="What the low-resolution crops go through: photo, or ranges such as noise:0-10+jpeg:30-95.",
+        ),
+    ] = TrainConfig.degrade,
     learning_rate: Annotated[float, typer.Option(help="Adam's step size.")] = TrainConfig.learning_rate,
     schedule: Annotated[Schedule, typer.Option(help="How the learning rate falls.")] = TrainConfig.schedule,
     decay: Annotated[float, typer.Option(help="Factor on the learning rate at each step down.")] = TrainConfig.decay,

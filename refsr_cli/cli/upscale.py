@@ -7,6 +7,7 @@ import typer
 
 from refsr_cli.cli.options import (
     OUTPUT,
+    AsPublished,
     Compile,
     Device,
     Flavour,
@@ -16,6 +17,7 @@ from refsr_cli.cli.options import (
     PrecisionOption,
     Quiet,
     ResScale,
+    Restore,
     SelfEnsemble,
     Tile,
     Weights,
@@ -65,6 +67,8 @@ def upscale(
     weights: Weights = None,
     flavour: Flavour = UpscaleConfig.flavour,
     res_scale: ResScale = UpscaleConfig.res_scale,
+    restore: Restore = UpscaleConfig.restore,
+    as_published: AsPublished = UpscaleConfig.as_published,
     self_ensemble: SelfEnsemble = UpscaleConfig.self_ensemble,
     tile: Tile = UpscaleConfig.tile,
     memory: Memory = UpscaleConfig.memory,

@@ -39,8 +39,14 @@ class NetConfig:
     precision: Precision = "auto"
     compile: bool = False
     """Compile the net first."""
+    as_published: bool = False
+    """The net as its paper defines it: without restoration, mirrored border and back-projection."""
+    restore: float | None = None
+    """How strongly JPEG, noise and blur are removed first, 0 (off) to 1; None is by what is known of each picture."""
 
     def __post_init__(self) -> None:
+        require(self.restore is None or 0 <= self.restore <= 1, f"--restore is auto, off or 0 to 1, not {self.restore}")
+        require(not (self.as_published and self.restore), "--as-published restores nothing; leave out --restore")
         require(self.memory is None or self.memory > 0, f"--memory must be above 0, not {self.memory}")
 
 
@@ -119,12 +125,15 @@ class EvaluateConfig(NetConfig):
     """Folder that holds the named datasets; $REFSR_DATA or the user's cache when None."""
     download: bool = False
     """Whether a named dataset that refsr knows where to find is fetched first."""
+    degrade: str | None = None
+    """What low-resolution images go through after they are made, such as `noise:3+jpeg:80`; `all` tries many, one after
+    the other."""
     refs: str = "all"
     """Which references of a set that has them: all, none, a number, L1 to L5, or ones made to test with."""
     stress: bool = False
     """Whether references of many kinds are tried one after the other, mild and severe, instead of `refs`."""
     plot: Path | None = None
-    """File for the picture of what they gained; `stress-MODEL-xSCALE.png` when None."""
+    """File for the picture of what they gained; `stress-MODEL-xSCALE.png` or `degraded-MODEL-xSCALE.png` when None."""
     limit: int | None = None
     """Only the first so many images."""
     save: Path | None = None
@@ -138,7 +147,13 @@ class EvaluateConfig(NetConfig):
         super().__post_init__()
         require(self.scale >= 1, f"--scale must be at least 1, not {self.scale}")
         require(self.limit is None or self.limit >= 1, f"--limit must be at least 1, not {self.limit}")
-        require(self.stress or not self.plot, "--plot is the picture of --stress; give that too")
+        many = self.stress or self.degrade == "all"
+        require(many or not self.plot, "--plot is the picture of --stress or of --degrade all; give that too")
+        require(not (self.degrade and self.lr_dir), "--degrade is for images made here; leave out --lr-dir")
+        require(
+            not (self.degrade == "all" and (self.stress or self.save)),
+            "--degrade all compares scores alone; leave out --stress and --save",
+        )
         require(self.plot is None or self.plot.suffix.lower() == ".png", "--plot must end in .png")
         require(self.plot is None or self.plot != self.csv, "--plot and --csv are the same file")
         require(not (self.stress and self.save), "--stress compares scores alone; leave out --save")

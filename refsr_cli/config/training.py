@@ -69,6 +69,8 @@ class TrainConfig:
     """Side of a crop in low-resolution pixels."""
     candidates: int = 1
     """The most detailed of this many random crops is taken."""
+    degrade: str | None = None
+    """What low-resolution crops go through: a name in MIXES, or ranges such as `noise:0-10+jpeg:30-95`."""
     learning_rate: float = 1e-4
     schedule: Schedule = "step"
     """Constant, times `decay` every `decay_every` steps, or a half cosine down to zero at the last step."""

@@ -66,6 +66,19 @@ def _stressed(record: Record) -> Iterator[str]:
     )
 
 
+def _measured_cell(record: Record) -> Iterator[str]:
+    if record["degradation"] == "clean":  # the first
+        yield (
+            f"[bold]{'degradation':<18}{'PSNR':>8}{'SSIM':>9}{'bicubic':>10}{'gained':>9}{'at worst':>10}"
+            f"{'restored':>10}{'by refs' if record['ref_gain'] is not None else '':>9}[/bold]"
+        )
+    by_refs = f"{_gain(record['ref_gain']):>9}" if record["ref_gain"] is not None else ""
+    yield (
+        f"{record['degradation']:<18}{record['psnr']:8.2f}{record['ssim']:9.4f}{record['bicubic_psnr']:10.2f}"
+        f"{_gain(record['gain']):>9}{_gain(record['worst_gain']):>10}{record['restoration']:10.2f}{by_refs}"
+    )
+
+
 def _plotted(record: Record) -> Iterator[str]:
     yield f"plot: [bold]{escape(str(record['path']))}[/bold]"
 
@@ -85,6 +98,7 @@ TOLD: Words = {
     "summary": _summary,
     "stressing": _stressing,
     "stressed": _stressed,
+    "measured_cell": _measured_cell,
     "plotted": _plotted,
     "fetching": _fetching,
 }

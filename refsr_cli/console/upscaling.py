@@ -7,6 +7,9 @@ from rich.markup import escape
 
 from refsr_cli.console.words import Record, Words, duration, warning
 
+_LIMITING = 88
+"""JPEG quality below which references give little more than half of what they give to a clean picture."""
+
 
 def _using(record: Record) -> Iterator[str]:
     plus = ", self-ensemble" if record["self_ensemble"] else ""
@@ -22,10 +25,26 @@ def _upscaled(record: Record) -> Iterator[str]:
         f"{escape(record['source'])} → [bold]{escape(record['target'])}[/bold] "
         f"{record['width']}x{record['height']} in {duration(record['seconds'])}"
     )
+    if record["restoration"]:
+        yield f"  {_restoration(record['restoration'])}"
     if record["refs"]:
         left = record["references"] - len(record["refs"])
         others = f"; of {record['references']} references these are the likest" if left else ""
         yield f"  {_uses(record['refs'])}{others}"
+        quality = record["restoration"] and record["restoration"]["jpeg_quality"]
+        if quality and quality < _LIMITING:
+            yield f"  JPEG of quality {quality} limits what references can give; a less compressed file gives more"
+
+
+def _restoration(record: Record) -> str:
+    """What the picture was, and how strongly it was restored, in one line."""
+    found = []
+    if record["jpeg_quality"]:
+        found.append(f"{'' if record['from_file'] else 'was a '}JPEG, about quality {record['jpeg_quality']}")
+    if record["noise"] >= 1:
+        found.append(f"noise of about {record['noise']:.1f} of 255")
+    strength = f"restoration {record['strength']:.2g}" if record["strength"] else "not restored"
+    return f"{' and '.join(found) or 'no sign of JPEG or noise'}: {strength}"
 
 
 def _uses(refs: list[Record]) -> str:

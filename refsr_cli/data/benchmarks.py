@@ -10,12 +10,14 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from refsr_cli.data.degradations import CLEAN, SyntheticDegradation
 from refsr_cli.data.degrade import degrade_bicubic, modcrop
 from refsr_cli.data.folders import find_images, numbered
 from refsr_cli.data.reference_sets import targets_among
 from refsr_cli.data.remote import Fetching, Remote, fetch_set
 from refsr_cli.errors import BadData, BadSetting
-from refsr_cli.images import FORMATS, Picture, read_image, to_pixels, to_tensor
+from refsr_cli.images import FORMATS, Picture, decode_image, read_image, to_pixels, to_tensor
+from refsr_cli.images.jpeg import encode_jpeg
 from refsr_cli.packaged import packaged
 
 
@@ -115,6 +117,10 @@ class Benchmark:
     """Folder of low-resolution images; they are made from the high-resolution ones when None."""
     span: tuple[int, int] | None = None
     """Only files whose number is within this range."""
+    degradations: tuple[SyntheticDegradation, ...] = (CLEAN,)
+    """What low-resolution images that are made go through; of several each image has one, by turns."""
+    shrunk: int = 1
+    """By how much the images are shrunk before they are the high-resolution ones: for nets that keep the size."""
 
     def paths(self) -> list[Path]:
         """The high-resolution files in order of name; in a set with references not those. Raises BadData when there is
@@ -137,6 +143,8 @@ class Benchmark:
         only. Raises BadData and BadImage."""
         picture = read_image(path)
         hr = to_tensor(picture.pixels)[:, : picture.pixels.shape[2]]
+        if self.shrunk > 1:
+            hr = degrade_bicubic(modcrop(hr, self.shrunk), self.shrunk)
         if self.lr_dir:
             lr = replace(read_image(lr_file(self.lr_dir, path, scale)), alpha=None)
             height, width = lr.height * scale, lr.width * scale
@@ -150,17 +158,24 @@ class Benchmark:
             height, width = (size + -size % math.lcm(pad_to, scale) for size in hr.shape[2:])
             top, left = (height - hr.shape[2]) // 2, (width - hr.shape[3]) // 2
             sides = (left, width - hr.shape[3] - left, top, height - hr.shape[2] - top)
-            lr = _shrunk(F.pad(hr, sides, mode="replicate"), scale)
+            lr = self._lr(F.pad(hr, sides, mode="replicate"), path, scale)
             return Sample(self.name_of(path), lr, hr, top, left)
         hr = modcrop(hr, scale)
         if 0 in hr.shape:
             raise BadData(f"{path} is smaller than {scale} pixels")
-        return Sample(self.name_of(path), _shrunk(hr, scale), hr)
+        return Sample(self.name_of(path), self._lr(hr, path, scale), hr)
 
-
-def _shrunk(hr: Tensor, scale: int) -> Picture:
-    pixels = to_pixels(degrade_bicubic(hr, scale), np.empty((1, 1, hr.shape[1]), np.uint8))
-    return Picture(pixels, None, "png", None, None, None)
+    def _lr(self, hr: Tensor, path: Path, scale: int) -> Picture:
+        """The low-resolution image of `hr`, as a file of it would be read."""
+        name = self.name_of(path)
+        degradation = self.degradations[0]
+        if len(self.degradations) > 1:
+            degradation = self.degradations[self.paths().index(path) % len(self.degradations)]
+        lr = degradation.shrink(hr, scale, name)
+        pixels = to_pixels(lr, np.empty((1, 1, hr.shape[1]), np.uint8)).astype(np.uint8)
+        if degradation.jpeg is not None:
+            return decode_image(encode_jpeg(pixels, degradation.jpeg), name)
+        return Picture(pixels, None, "png", None, None, None)
 
 
 def lr_file(folder: Path, hr: Path, scale: int) -> Path:

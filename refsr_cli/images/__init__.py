@@ -5,7 +5,7 @@ become the `(1, 3, H, W)` float RGB in [0, 1] that nets take, and come back, win
 """
 
 from refsr_cli.images.picture import FORMATS, Picture, Pixels, bleed_color
-from refsr_cli.images.reading import decode_rgb8, read_image, read_rgb8, size_of
+from refsr_cli.images.reading import decode_image, decode_rgb8, read_image, read_rgb8, size_of
 from refsr_cli.images.tensors import rounded, to_pixels, to_tensor
 from refsr_cli.images.writing import check_size, write_image
 
@@ -15,6 +15,7 @@ __all__ = [
     "Pixels",
     "bleed_color",
     "check_size",
+    "decode_image",
     "decode_rgb8",
     "read_image",
     "read_rgb8",

@@ -25,6 +25,8 @@ _TEXTS = (
 
 _DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 _INCH, _CENTIMETRE = 2, 3
+NO_TURN = 1
+"""The orientation of pixels that are stored as they are to be seen."""
 _HIGHEST_DPI = 65535
 
 

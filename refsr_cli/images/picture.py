@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refsr_cli.images.alpha import bleed
+from refsr_cli.images.jpeg import JpegCoding
 
 Pixels: TypeAlias = npt.NDArray[np.uint8 | np.uint16]
 
@@ -40,6 +41,8 @@ class Picture:
     """Ready to be written: its orientation is 1."""
     dpi: tuple[float, float] | None
     """Dots per inch along width and height."""
+    jpeg: JpegCoding | None = None
+    """How the file compressed the pixels; None for another format, and where a JPEG does not say it."""
 
     @property
     def height(self) -> int:

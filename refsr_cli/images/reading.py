@@ -12,6 +12,7 @@ from torch import Tensor
 from refsr_cli.errors import BadImage, OutOfMemory
 from refsr_cli.images import eight_bits, png, sixteen_bits, tiff
 from refsr_cli.images import exif as tags
+from refsr_cli.images.jpeg import coding_of
 from refsr_cli.images.picture import NAMES, Picture, Pixels
 
 LARGE = 200_000_000
@@ -69,9 +70,14 @@ def read_rgb8(path: Path, *, allow_large: bool = False) -> Tensor:
     return _as_rgb8(read_image(path, allow_large=allow_large))
 
 
+def decode_image(data: bytes, name: str) -> Picture:
+    """`read_image` of a file's content, called `name` in messages."""
+    return _read(name, lambda: (data, _format_of(data[:32])), allow_large=False)
+
+
 def decode_rgb8(data: bytes, name: str) -> Tensor:
     """`read_rgb8` of a file's content, called `name` in messages."""
-    return _as_rgb8(_read(name, lambda: (data, _format_of(data[:32])), allow_large=False))
+    return _as_rgb8(decode_image(data, name))
 
 
 def _as_rgb8(picture: Picture) -> Tensor:
@@ -149,6 +155,7 @@ def _decode(data: bytes, format: str, allow_large: bool) -> Picture:
         icc=_fitting(icc, pixels),
         exif=tags.portable(exif),
         dpi=dpi[::-1] if dpi and turn >= 5 else dpi,
+        jpeg=coding_of(image, turn) if format == "jpg" else None,
     )
 
 

@@ -13,17 +13,17 @@ _STRIP = BORDER + KERNEL // 2
 """Pixels that decide about the `BORDER` outermost."""
 
 
-def fast(model: SRModel, *, compile: bool = False) -> Callable[[Tensor], Tensor]:
+def fast(model: SRModel, *, compile: bool = False, border: bool = True) -> Callable[[Tensor], Tensor]:
     """`model.forward`, equal but for rounding, in the fastest way known for it, most of it compiled if asked for. Its
-    weights must not change."""
+    weights must not change. Without `border` the outermost `BORDER` low-resolution pixels need not be right."""
     if model.foldable:
-        return _Folded(model, compile)
+        return _Folded(model, compile, border)
     return compiled(model) if compile else model
 
 
 class _Folded:
-    def __init__(self, model: SRModel, compile: bool) -> None:
-        self.model = model
+    def __init__(self, model: SRModel, compile: bool, border: bool) -> None:
+        self.model, self.border = model, border
         self._body = compiled(model.body_output) if compile else model.body_output
         self._tails: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -35,6 +35,8 @@ class _Folded:
         if scale not in self._tails:
             self._tails[scale] = model.folded(x.shape[1])
         sr = apply_folded(*self._tails[scale], x, scale)
+        if not self.border:
+            return sr
         edge = scale * BORDER
         sr[..., :edge, :] = model.expand(x[..., :_STRIP, :])[..., :edge, :]
         sr[..., -edge:, :] = model.expand(x[..., -_STRIP:, :])[..., -edge:, :]

@@ -10,11 +10,13 @@ from torch import Tensor
 from refsr_cli.images import Pixels
 from refsr_cli.inference.runner import Merge, Runner
 from refsr_cli.inference.tiling import Tile, TileRunner
+from refsr_cli.layers.backprojection import back_project
 from refsr_cli.reference.bank import Reference
 from refsr_cli.reference.match import Match
 from refsr_cli.reference.offer import offered
 from refsr_cli.reference.transfer import VOTES_RADIUS, Source, warp
 from refsr_cli.reference.trust import TRUST_RADIUS, add_detail
+from refsr_cli.restoration.consistency import KnownInput
 
 GUIDED_HALO = VOTES_RADIUS + TRUST_RADIUS
 """Low-resolution pixels that guidance sees beyond what the net itself sees."""
@@ -40,19 +42,35 @@ class RefUse:
     """Of such a net, how like what it found is on average, as a cosine; None where it does not look for anything."""
 
 
-def guided(run: Runner, merge: Merge, scale: int, match: Match, sources: Sequence[Source]) -> TileRunner:
+def guided(
+    run: Runner,
+    merge: Merge,
+    scale: int,
+    match: Match,
+    sources: Sequence[Source],
+    known: KnownInput | None = None,
+    *,
+    project: bool = True,
+) -> TileRunner:
     """`run`, which enlarges by `scale`, and what it misses on the references, merged by `merge`. The answers have the
     trust as fourth channel, 0 where nothing was changed that could be seen.
 
-    `match` is of the whole picture, `sources` are numbered as in it.
+    `match` is of the whole picture, `sources` are numbered as in it. `known` is what its file gave where it was
+    restored. `project` makes results shrink to the picture, which leaves those without trust as they are without
+    references.
     """
 
     @torch.inference_mode()
     def run_tile(lr: Tensor, tile: Tile) -> Tensor:
-        shown = warp(match.crop(tile.top, tile.left, tile.bottom, tile.right), sources, scale)
-        offer = offered(run, lr, shown)
-        sr, trust = add_detail(offer, *merge(offer))
-        added = F.max_pool2d((sr - offer.base).abs().amax(1, keepdim=True), scale)
+        corners = tile.top, tile.left, tile.bottom, tile.right
+        shown = warp(match.crop(*corners), sources, scale)
+        offer = offered(run, lr, shown, known.quality if known else (0.0, 0.0))
+        sr, trust = add_detail(offer, *merge(offer), known.part(*corners, lr.device) if known else None)
+        base = offer.base
+        if project:
+            base = back_project(base, lr, scale)
+            sr = torch.where(trust > 0, back_project(sr, lr, scale), base)
+        added = F.max_pool2d((sr - base).abs().amax(1, keepdim=True), scale)
         seen = F.interpolate((added > _UNSEEN).float(), scale_factor=scale)
         return torch.cat([sr, trust * seen], 1)
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from refsr_cli.inference.device import computing
 from refsr_cli.inference.fast import fast
-from refsr_cli.layers.resample import continued
+from refsr_cli.layers.resample import continued, mirror
 from refsr_cli.models import SRModel
 from refsr_cli.reference.offer import Offer
 
@@ -17,20 +17,34 @@ Merge = Callable[[Offer], tuple[Tensor, Tensor]]
 """`SRModel.merge`: from an offer to the detail that is taken, and the trust in it, float32."""
 
 
+FRAME = 6
+"""Low-resolution pixels that are mirrored around what is run `framed`. A flat picture is then flat up to its border, to
+1 of 255, where nets that pad with zeros see a frame of another colour and draw it."""
+
+
 def runner_for(
-    model: SRModel, precision: torch.dtype = torch.float32, *, plain: bool = False, compile: bool = False
+    model: SRModel,
+    precision: torch.dtype = torch.float32,
+    *,
+    plain: bool = False,
+    compile: bool = False,
+    framed: bool = False,
 ) -> Runner:
     """Runs `model`, in evaluation mode, on any size: pads to `multiple_of`, crops back, clamps. `plain` is without what
-    makes it fast, to the last bit as it was trained; `compile` compiles it first."""
-    forward, step = model.eval() if plain else fast(model.eval(), compile=compile), model.multiple_of
+    makes it fast, to the last bit as it was trained; `compile` compiles it first; `framed` mirrors the picture around
+    itself, so that it does not end at its border."""
+    step, frame = model.multiple_of, FRAME if framed else 0
+    forward = model.eval() if plain else fast(model.eval(), compile=compile, border=not framed)
 
     @torch.inference_mode()
     def run(lr: Tensor) -> Tensor:
         height, width = lr.shape[-2:]
-        padded = continued(lr, step).contiguous(memory_format=torch.channels_last)
+        around = mirror(lr, frame) if frame else lr
+        padded = continued(around, step).contiguous(memory_format=torch.channels_last)
         with computing(lr.device, precision, plain=plain or compile):
             sr = forward(padded)
-        return sr[..., : height * model.scale, : width * model.scale].float().clamp_(0, 1)
+        first, scale = frame * model.scale, model.scale
+        return sr[..., first : first + height * scale, first : first + width * scale].float().clamp_(0, 1)
 
     return run
 

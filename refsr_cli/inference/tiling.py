@@ -18,8 +18,11 @@ from refsr_cli.images import Pixels, rounded, to_tensor
 from refsr_cli.inference.device import Fetched
 from refsr_cli.inference.memory import SMALLEST_TILE, is_out_of_memory
 from refsr_cli.inference.runner import Runner
+from refsr_cli.layers.backprojection import RADIUS, back_project
 from refsr_cli.layers.resample import resize
 
+CONSISTENT_HALO = RADIUS
+"""Input pixels that `consistent` can see beyond what it runs."""
 RESIZE_HALO = 4
 """Input pixels that the antialiased kernel of `resized` can reach."""
 
@@ -81,6 +84,17 @@ def resized(run: TileRunner, scale: int) -> TileRunner:
         return resize(run(lr, tile), height * scale, width * scale).clamp(0, 1)
 
     return run_and_shrink
+
+
+def consistent(run: TileRunner, scale: int) -> TileRunner:
+    """`run`, which enlarges by `scale`, changed so that its result shrinks to the input."""
+
+    def run_and_project(lr: Tensor, tile: Tile) -> Tensor:
+        answer = run(lr, tile)
+        projected = back_project(answer[:, :3], lr, scale)
+        return torch.cat([projected, answer[:, 3:]], 1) if answer.shape[1] > 3 else projected
+
+    return run_and_project
 
 
 def _window(first: int, last: int, halo: int, length: int, step: int, least: int) -> tuple[int, int]:

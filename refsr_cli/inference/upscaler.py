@@ -1,8 +1,7 @@
 """A net made ready for pictures: device, precision, tiles, self-ensemble, passes and alpha in one place."""
 
-import math
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -14,13 +13,24 @@ from refsr_cli.images import Picture, Pixels, bleed_color, to_tensor
 from refsr_cli.inference.device import pick_device, pick_precision
 from refsr_cli.inference.guided import GUIDED_BYTES, GUIDED_HALO, RefUse, guided, uses
 from refsr_cli.inference.memory import SMALLEST_TILE, bytes_per_pixel, default_memory, tile_side
+from refsr_cli.inference.passes import blended, plan_passes, shrink
 from refsr_cli.inference.referred import look, referred, turned, turned_back
+from refsr_cli.inference.results import Enlarged, Guidance, Using
 from refsr_cli.inference.runner import Runner, ensembled, merger_for, runner_for
-from refsr_cli.inference.tiling import RESIZE_HALO, Tiled, TileRunner, everywhere, resized, run_tiles
-from refsr_cli.layers.resample import resize
+from refsr_cli.inference.tiling import (
+    CONSISTENT_HALO,
+    RESIZE_HALO,
+    Tiled,
+    TileRunner,
+    consistent,
+    everywhere,
+    resized,
+    run_tiles,
+)
 from refsr_cli.models import SRModel
 from refsr_cli.reference.bank import MOST_REFERENCES, RefBank, Reference, match_all
-from refsr_cli.reference.match import Match
+from refsr_cli.restoration.consistency import KNOWN_HALO, KnownInput
+from refsr_cli.restoration.strength import NOTHING, Restoration, plan_restoration
 
 Result = TypeVar("Result")
 
@@ -32,42 +42,6 @@ _TINY, _FEW = 48 * 48, 8
 """Up to so many pixels a CPU is faster with a few pictures at once."""
 _FOR_REFERENCES = 2
 """One part in so many of the memory is for features of references, where a net needs them."""
-
-
-@dataclass(frozen=True)
-class Using:
-    """Which net is run, and how."""
-
-    model: str
-    scale: int
-    device: str
-    precision: str
-    self_ensemble: bool
-    note: str | None
-    kind: str = "using"
-
-
-@dataclass(frozen=True)
-class Enlarged:
-    """A picture made larger, and what references did for it."""
-
-    picture: Picture
-    trust: Pixels | None = None
-    """(H, W) uint8, 255 where a reference is fully believed; None without references."""
-    uses: tuple[RefUse, ...] = ()
-    match: Match | None = None
-    references: tuple[Reference, ...] = ()
-    """As `match` numbers them."""
-
-
-@dataclass(frozen=True)
-class Guidance:
-    """What references did in one pass; trust and match are there for nets that merge what references offer."""
-
-    trust: Pixels | None
-    match: Match | None
-    references: tuple[Reference, ...]
-    uses: tuple[RefUse, ...]
 
 
 class Upscaler:
@@ -87,10 +61,15 @@ class Upscaler:
         tile: int | None = None,
         memory: int | None = None,
         compile: bool = False,
+        as_published: bool = False,
+        restorer: "Upscaler | None" = None,
+        restore: float | None = None,
     ) -> None:
         """`tile` is the side of a tile in input pixels, 0 for the whole picture at once, None for what fits into
         `memory` bytes (None: a part of what the device has). `self_ensemble` None: on a GPU. `compile`: before the
-        first picture. Raises BadSetting."""
+        first picture. `as_published`: the net alone, without the mirrored border and the back-projection that make
+        results better. `restorer` runs a net that keeps the size, which restores pictures first, as strongly as
+        `restore` says, 0 to 1 (None: by what is known of each picture). Raises BadSetting."""
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
         self.self_ensemble = self.device.type == "cuda" if self_ensemble is None else self_ensemble
@@ -102,7 +81,9 @@ class Upscaler:
         if compile and model.needs_ref:
             raise BadSetting("a model that looks at references first is not compiled; leave out --compile")
         self.scale, self.tile, self.memory = model.scale, tile, memory
-        self._run = runner_for(self.model, self.precision, compile=compile)
+        self.restorer, self.restore = restorer, restore
+        self._run = runner_for(self.model, self.precision, compile=compile, framed=model.tileable and not as_published)
+        self._consistent = not (as_published or model.interpolates or model.scale == 1)
 
     @cached_property
     def _pixel_bytes(self) -> float:
@@ -114,10 +95,11 @@ class Upscaler:
         return Using(name, self.scale, str(self.device), precision, self.self_ensemble, note)
 
     def scale_up(
-        self, pixels: Pixels, scale: int, refs: RefBank | None = None
+        self, pixels: Pixels, scale: int, refs: RefBank | None = None, known: KnownInput | None = None
     ) -> Generator[int, None, tuple[Pixels, Guidance | None]]:
-        """One pass over (H, W, C) to (scale*H, scale*W, C), `scale` at most the net's own, and what references
-        did. Yields the number of input pixels done since it last yielded, 0 when references were looked at."""
+        """One pass over (H, W, C) to (scale*H, scale*W, C), `scale` at most the net's own, and what references did.
+        `known` is what the file gave, where the pixels were restored. Yields the number of input pixels done since it
+        last yielded, 0 when references were looked at."""
         if self.model.needs_ref:
             return (yield from self._refer(pixels, scale, refs))
         if not refs:
@@ -127,8 +109,18 @@ class Upscaler:
         lr = to_tensor(pixels)[0].to(self.device)
         chosen = refs.chosen(lr)
         match, sources = yield from match_all(lr, chosen, self.model.scale)
-        run = guided(net, merger_for(self.model, self.precision), self.model.scale, match, sources)
-        halo += GUIDED_HALO + self.model.merge_radius
+        run = guided(
+            net,
+            merger_for(self.model, self.precision),
+            self.model.scale,
+            match,
+            sources,
+            known,
+            project=self._consistent,
+        )
+        halo += (
+            GUIDED_HALO + self.model.merge_radius + (KNOWN_HALO if known else 0) + self._consistent * CONSISTENT_HALO
+        )
         ((large, trust),) = yield from self._in_tiles(run, [pixels], scale, halo, self._pixel_bytes + GUIDED_BYTES)
         assert trust is not None, "what is guided has a trust"
         return large, Guidance(trust, match, tuple(chosen), uses(chosen, match, trust, scale))
@@ -138,7 +130,8 @@ class Upscaler:
         net, halo = self._net_for(scale)
         alone = len(pictures) == 1 and self.device.type != "cuda"  # its tiles are no faster together
         batch = 1 if alone else self._at_once(*pictures[0].shape[:2])
-        results = yield from self._in_tiles(everywhere(net), pictures, scale, halo, self._pixel_bytes, batch)
+        run, halo = self._projecting(everywhere(net), halo)
+        results = yield from self._in_tiles(run, pictures, scale, halo, self._pixel_bytes, batch)
         return [large for large, _ in results]
 
     def together(self, height: int, width: int) -> int:
@@ -160,6 +153,10 @@ class Upscaler:
         if self.model.multi_scale:
             self.model.scale = min(its for its in self.model.scales if its >= scale)
         return ensembled(self._run) if self.self_ensemble else self._run, self.model.receptive_field
+
+    def _projecting(self, run: TileRunner, halo: int) -> tuple[TileRunner, int]:
+        """`run` with results that shrink to the input, and how far it then sees."""
+        return (consistent(run, self.model.scale), halo + CONSISTENT_HALO) if self._consistent else (run, halo)
 
     def _in_tiles(
         self,
@@ -214,17 +211,17 @@ class Upscaler:
         memory = (self.memory or default_memory(self.device)) // _FOR_REFERENCES
         guide = look(model, to_tensor(pixels).to(self.device), chosen, orientation, self.precision, memory)
         yield 0
-        run = referred(model, guide, self.precision)
+        run, halo = self._projecting(referred(model, guide, self.precision), halo)
         upright = [turned(pixels, orientation)]
         parts = self._in_tiles(run, upright, scale, halo, self._pixel_bytes, held=guide.held_bytes)
         ((large, _),) = yield from parts
         return turned_back(large, orientation), guide.shares(len(chosen))
 
     def resize_to(
-        self, pixels: Pixels, height: int, width: int, refs: RefBank | None = None
+        self, pixels: Pixels, height: int, width: int, refs: RefBank | None = None, known: KnownInput | None = None
     ) -> Generator[int, None, tuple[Pixels, Guidance | None]]:
         """(H, W, C) to (height, width, C): passes of the net until it is large enough, then shrunk. References help
-        the first pass. Yields and gives as `scale_up` does."""
+        the first pass. Takes, yields and gives what `scale_up` does."""
         if not refs and not self.model.needs_ref:
             (large,) = yield from self._resize_alike([pixels], height, width)
             return large, None
@@ -232,7 +229,7 @@ class Upscaler:
         guidance: Guidance | None = None
         for number, scale in enumerate(plan_passes(factor, self.scale)):
             if number == 0:
-                pixels, guidance = yield from self.scale_up(pixels, scale, refs)
+                pixels, guidance = yield from self.scale_up(pixels, scale, refs, known)
             else:
                 pixels, _ = yield from self.scale_up(pixels, scale)
         return shrink(pixels, height, width), guidance
@@ -245,32 +242,75 @@ class Upscaler:
         return [shrink(its, height, width) for its in large]
 
     def enlarge_alike(
-        self, pictures: Sequence[Picture], height: int, width: int
-    ) -> Generator[int, None, list[Picture]]:
+        self, pictures: Sequence[Picture], height: int, width: int, plans: Sequence[Restoration] | None = None
+    ) -> Generator[int, None, list[Enlarged]]:
         """`enlarge` of pictures of one size and kind that have no alpha, without references; `together` says when that
         is faster than one by one."""
-        large = yield from self._resize_alike([picture.pixels for picture in pictures], height, width)
-        return [replace(picture, pixels=pixels) for picture, pixels in zip(pictures, large, strict=True)]
+        plans = plans or [self.plan(picture) for picture in pictures]
+        restored = []
+        for picture, plan in zip(pictures, plans, strict=True):
+            restored.append((yield from self._restored(picture.pixels, plan.strength)))
+        large = yield from self._resize_alike(restored, height, width)
+        return [
+            Enlarged(replace(picture, pixels=pixels), plan)
+            for picture, pixels, plan in zip(pictures, large, plans, strict=True)
+        ]
+
+    @property
+    def restores(self) -> bool:
+        """Whether pictures are restored where they need it."""
+        return self.restorer is not None and self.restore != 0
+
+    def plan(self, picture: Picture) -> Restoration:
+        """How `enlarge` restores `picture`."""
+        return plan_restoration(picture, self.restore) if self.restores else NOTHING
+
+    def _restored(self, pixels: Pixels, strength: float) -> Generator[int, None, Pixels]:
+        """(H, W, C) without what degraded it, as far as `strength` says. Yields as `scale_up` does."""
+        if not self.restorer or not strength:
+            return pixels
+        (restored,) = yield from self.restorer.scale_up_alike([pixels], 1)
+        return blended(pixels, restored, strength)
 
     def enlarge(
-        self, picture: Picture, height: int, width: int, refs: RefBank | None = None
+        self,
+        picture: Picture,
+        height: int,
+        width: int,
+        refs: RefBank | None = None,
+        plan: Restoration | None = None,
     ) -> Generator[int, None, Enlarged]:
-        """The picture at another size, alpha with the same net; all else of it kept. Yields as `scale_up` does, in
-        all `work(picture, height, width, refs)`."""
+        """The picture at another size, alpha with the same net; all else of it kept. It is restored first, by `plan`
+        (None: its own). Yields as `scale_up` does, in all `work(picture, height, width, refs, plan)`."""
         colors = picture if picture.alpha is None else bleed_color(picture)
-        pixels, guidance = yield from self.resize_to(colors.pixels, height, width, refs)
+        plan = plan or self.plan(picture)
+        restored = yield from self._restored(colors.pixels, plan.strength)
+        known = KnownInput(colors.pixels, plan.degradation) if plan.strength else None
+        pixels, guidance = yield from self.resize_to(restored, height, width, refs, known)
         large = replace(picture, pixels=pixels)
         if picture.alpha is not None:
             alpha, _ = yield from self.resize_to(picture.alpha[..., None], height, width)
             large = replace(large, alpha=alpha[..., 0])
         if guidance is None:
-            return Enlarged(large)
+            return Enlarged(large, plan)
         trust = None if guidance.trust is None else shrink(guidance.trust[..., None], height, width)[..., 0]
-        return Enlarged(large, trust, guidance.uses, guidance.match, guidance.references)
+        return Enlarged(large, plan, trust, guidance.uses, guidance.match, guidance.references)
 
-    def work(self, picture: Picture, height: int, width: int, refs: RefBank | None = None) -> int:
-        """How many input pixels all passes of `enlarge` have together, matching counted as a pass."""
-        area, total = picture.height * picture.width, 0
+    def work(
+        self,
+        picture: Picture,
+        height: int,
+        width: int,
+        refs: RefBank | None = None,
+        plan: Restoration | None = None,
+    ) -> int:
+        """How many input pixels all passes of `enlarge` have together, restoring and matching counted as a pass."""
+        area = picture.height * picture.width
+        restoring = area if (plan or self.plan(picture)).strength else 0
+        return restoring + self._work(area, height, width, picture, refs)
+
+    def _work(self, area: int, height: int, width: int, picture: Picture, refs: RefBank | None) -> int:
+        total = 0
         for scale in plan_passes(max(height / picture.height, width / picture.width), self.scale):
             total += area
             area *= scale**2
@@ -293,30 +333,3 @@ def finished(steps: Generator[int, None, Result]) -> Result:
         except StopIteration as end:
             result: Result = end.value
             return result
-
-
-def plan_passes(factor: float, model_scale: int) -> list[int]:
-    """The scales of successive passes of a net of `model_scale` whose product is at least `factor`.
-
-    Every pass but the last is at the net's own scale: 8 with a net for 4 is [4, 2]. So is a single pass for a factor
-    that is not whole, since its result is shrunk anyway. Empty when `factor` is at most 1.
-    """
-    passes: list[int] = []
-    while factor > 1 + 1e-9:
-        needed = math.ceil(factor - 1e-9)
-        single = not passes and needed <= model_scale and needed - factor > 1e-9
-        passes.append(model_scale if single else min(model_scale, needed))
-        factor /= passes[-1]
-    return passes
-
-
-def shrink(pixels: Pixels, height: int, width: int) -> Pixels:
-    """(H, W, C) to (height, width, C), antialiased, one channel at a time so that little is held in floating point."""
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    target = np.empty((height, width, pixels.shape[2]), pixels.dtype)
-    for channel in range(pixels.shape[2]):
-        plane = torch.from_numpy(pixels[..., channel].astype(np.float32))
-        resized_plane = resize(plane[None, None], height, width)
-        target[..., channel] = resized_plane[0, 0].clamp(0, np.iinfo(pixels.dtype).max).add(0.5).numpy()
-    return target

@@ -59,6 +59,8 @@ class SRModel(nn.Module):
     """Parts of the names of weights that learn more slowly, and by how much; the first that fits counts."""
     luma_only: bool = False
     """Whether colour is only interpolated, so that there is nothing but luma to learn."""
+    interpolates: ClassVar[bool] = False
+    """Whether it is there to be compared with, and its result is left as it is."""
     tileable: ClassVar[bool] = True
     """Whether a tile with a halo of `receptive_field` equals the same part of the whole."""
 

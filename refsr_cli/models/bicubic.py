@@ -16,7 +16,8 @@ class BicubicConfig:
 class Bicubic(SRModel):
     """(N, 3, H, W) -> (N, 3, scale*H, scale*W), equal to MATLAB's `imresize` in floating point."""
 
-    scales = (2, 3, 4, 8)
+    scales = (1, 2, 3, 4, 8)
+    interpolates = True
 
     def __init__(self, config: BicubicConfig, scale: int) -> None:
         super().__init__(scale)
@@ -24,7 +25,7 @@ class Bicubic(SRModel):
 
     @property
     def receptive_field(self) -> int:
-        return 3
+        return 3 if self.scale > 1 else 0
 
     def forward(self, lr: Tensor) -> Tensor:
         return upscale(lr, self.scale)

@@ -1,7 +1,7 @@
 """RefNet: our own compact reference net. A finished single-image net, and a small one that has learned how far to
 believe what references offer, and how to mend it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,8 @@ from refsr_cli.reference.descriptors import CELL
 from refsr_cli.reference.offer import Offer
 from refsr_cli.reference.trust import evidence, resembles
 
+_QUALITY = 2
+"""Channels of `Offer.quality`."""
 _DETAIL = 10.0
 """Details are about a tenth as large as what a net likes."""
 _STEEPNESS, _SLACK = 6.0, 0.05
@@ -32,6 +34,8 @@ class RefNetConfig:
     features: int = 64
     blocks: int = 6
     """Width and residual blocks of the net that merges."""
+    conditioned: bool = False
+    """Whether merging is given how degraded the picture was; files from before there was this are not."""
 
 
 class Merger(nn.Module):
@@ -42,9 +46,10 @@ class Merger(nn.Module):
 
     channels = 3 * CELL**2 * 3 + 2 * CELL**2 + 3 + 3 + 1
 
-    def __init__(self, features: int, blocks: int) -> None:
+    def __init__(self, features: int, blocks: int, *, conditioned: bool) -> None:
         super().__init__()
-        self.head = conv(self.channels, features)
+        self.conditioned = conditioned
+        self.head = conv(self.channels + (_QUALITY if conditioned else 0), features)
         self.body = nn.Sequential(*(ResBlock(features) for _ in range(blocks)))
         self.tail = conv(features, 4 * CELL**2)
         nn.init.zeros_(self.tail.weight)
@@ -69,6 +74,7 @@ class Merger(nn.Module):
             offer.lr - local_mean(offer.lr, 9),
             _DETAIL * offer.misfit,
             offer.score,
+            *([offer.quality] if self.conditioned else []),
         ]
         changed = F.pixel_shuffle(self.tail(self.body(self.head(torch.cat(small, 1)))), CELL).to(offer.detail.dtype)
         return changed[:, :3] / _DETAIL, changed[:, 3:]
@@ -89,7 +95,7 @@ class RefNet(SRModel):
         self.config: RefNetConfig = config
         trunk = EDSRConfig(features=config.trunk_features, blocks=config.trunk_blocks)
         self.trunk = EDSR(trunk, scale).requires_grad_(False)
-        self.merger = Merger(config.features, config.blocks)
+        self.merger = Merger(config.features, config.blocks, conditioned=config.conditioned)
 
     @property
     def receptive_field(self) -> int:
@@ -119,4 +125,9 @@ class RefNet(SRModel):
         """From another RefNet, or from the EDSR that is to be its trunk."""
         if isinstance(source, EDSR):
             return self.trunk.become(source, name)
+        if isinstance(source, RefNet) and source.config == replace(self.config, conditioned=False) != self.config:
+            theirs = source.state_dict()
+            theirs["merger.head.weight"] = F.pad(theirs["merger.head.weight"], (0, 0, 0, 0, 0, _QUALITY))
+            self.load_state_dict(theirs)  # what it is given besides makes no difference yet
+            return f"all weights are those of {name}, which was not conditioned"
         return super().start_from(source, name, partly=partly)

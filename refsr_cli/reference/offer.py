@@ -27,15 +27,18 @@ class Offer:
     """(N, 1, h, w) correlation of the match."""
     misfit: Tensor
     """(N, 3, h, w) the references shown here, shrunk, minus the picture."""
+    quality: Tensor
+    """(N, 2, h, w) how degraded the picture was before it was restored: JPEG's steps in units of those of libjpeg's
+    quality 50, and σ of the noise in units of 10 levels of 255; zeros for a clean one."""
 
     @property
     def scale(self) -> int:
         return self.base.shape[-1] // self.lr.shape[-1]
 
 
-def offered(run: Callable[[Tensor], Tensor], lr: Tensor, shown: Shown) -> Offer:
+def offered(run: Callable[[Tensor], Tensor], lr: Tensor, shown: Shown, quality: tuple[float, float]) -> Offer:
     """What references that are `shown` offer to `lr` (1, 3, h, w) and the net `run`: it enlarges them too, shrunk, and
-    the difference to what they were is the detail it cannot know."""
+    the difference to what they were is the detail it cannot know. `quality` is that of `Offer`, everywhere."""
     shrunk = downscale(shown.mean, shown.mean.shape[-1] // lr.shape[-1])
     return Offer(
         lr=lr,
@@ -45,4 +48,5 @@ def offered(run: Callable[[Tensor], Tensor], lr: Tensor, shown: Shown) -> Offer:
         variance=shown.variance,
         score=shown.score,
         misfit=shrunk - lr,
+        quality=lr.new_tensor(quality).view(1, 2, 1, 1).expand(len(lr), -1, *lr.shape[-2:]),
     )

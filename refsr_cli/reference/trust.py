@@ -4,6 +4,8 @@ Nothing here is learned: agreement of the votes, correlation of the match, and t
 a true detail leaves as it is. A net may have learned to judge better; the last word is always the picture's.
 """
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -52,24 +54,29 @@ def _ramp(x: Tensor, ends: tuple[float, float]) -> Tensor:
     return ((x - low) / (high - low)).clamp(0, 1)
 
 
-def add_detail(offer: Offer, detail: Tensor, trust: Tensor) -> tuple[Tensor, Tensor]:
+def add_detail(
+    offer: Offer, detail: Tensor, trust: Tensor, unexplained: Callable[[Tensor], Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
     """`offer.base + trust * detail`, clamped, with the trust that is left where the result must still shrink to
     `offer.lr`.
 
     Where a detail would leave the low-resolution picture worse explained than the base does, it is a mistake, whatever
-    its score: it is withdrawn there. `detail` and `trust` are what `merge` makes of the offer. Returns sr and trust.
+    its score: it is withdrawn there. `detail` and `trust` are what `merge` makes of the offer. `unexplained` is the
+    local root mean square of what a low-resolution picture leaves unexplained where less is known of the input than
+    every pixel, as of a JPEG. Returns sr and trust.
     """
-    plain = _misfit(offer.base, offer)
-    told = _misfit((offer.base + trust * detail).clamp(0, 1), offer)
-    allowed = (told <= plain + _TOLERANCE).float()
+    misfit = unexplained or (lambda shrunk: local_rms(shrunk - offer.lr))
+    plain = misfit(downscale(offer.base, offer.scale))
+    detailed = misfit(downscale((offer.base + trust * detail).clamp(0, 1), offer.scale))
+    allowed = (detailed <= plain + _TOLERANCE).float()
     allowed = -F.max_pool2d(-allowed, 3, stride=1, padding=1)
     trust = trust * _up(F.avg_pool2d(allowed, 3, stride=1, padding=1, count_include_pad=False), offer.scale)
     return (offer.base + trust * detail).clamp(0, 1), trust
 
 
-def _misfit(sr: Tensor, offer: Offer) -> Tensor:
-    """Local root mean square difference between `sr` shrunk and the picture.   (1, 1, h, w)"""
-    error = (downscale(sr, offer.scale) - offer.lr).square().mean(1, keepdim=True)
+def local_rms(difference: Tensor) -> Tensor:
+    """Root mean square over channels and the area that consistency is judged by.   (N, C, h, w) -> (N, 1, h, w)"""
+    error = difference.square().mean(1, keepdim=True)
     pooled = F.avg_pool2d(error, _VETO_AREA, stride=1, padding=_VETO_AREA // 2, count_include_pad=False)
     return pooled.clamp(min=0).sqrt()
 

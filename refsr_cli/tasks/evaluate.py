@@ -12,15 +12,18 @@ from torch import Tensor
 
 from refsr_cli.config import EvaluateConfig
 from refsr_cli.data.benchmarks import Benchmark, download_benchmark, open_benchmark
+from refsr_cli.data.degradations import CELLS, parse_degradation
 from refsr_cli.data.reference_sets import check_choice, choose_references, require_references
 from refsr_cli.data.remote import Fetching
-from refsr_cli.engine import columns, open_upscaler
+from refsr_cli.engine import Progress, columns, open_upscaler
 from refsr_cli.errors import BadSetting, Failed, RefsrError
 from refsr_cli.files import make_folder, write_table
 from refsr_cli.images import Picture, to_tensor, write_image
-from refsr_cli.inference.upscaler import Upscaler, Using, finished
+from refsr_cli.inference.results import Using
+from refsr_cli.inference.upscaler import Upscaler, finished
 from refsr_cli.metrics import Scores, protocol_named, score
 from refsr_cli.models import build
+from refsr_cli.plots import plot_gains
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Measured:
     bicubic_psnr: float
     bicubic_ssim: float
     seconds: float
+    restoration: float = 0.0
+    """How strongly the low-resolution image was restored first, 0 to 1."""
     references: int | None = None
     """How many there were."""
     alone_psnr: float | None = None
@@ -80,6 +85,8 @@ class Summary:
     undefined: int
     """Images left out of a mean, since their PSNR or SSIM is not a number."""
     seconds: float
+    restoration: float = 0.0
+    """Mean strength of restoration."""
     unread_refs: int = 0
     """References that could not be read."""
     refs: str | None = None
@@ -95,6 +102,39 @@ class Summary:
     kind: str = "summary"
 
 
+@dataclass(frozen=True)
+class MeasuredCell:
+    """Means over the images, all degraded in one way."""
+
+    degradation: str
+    """As `--degrade` takes it."""
+    count: int
+    psnr: float
+    ssim: float
+    bicubic_psnr: float
+    """Of bicubic interpolation of the same degraded images."""
+    gain: float
+    """Over bicubic, in dB."""
+    worst_gain: float
+    """Of the image that gained least."""
+    restoration: float
+    """Mean strength of restoration, 0 to 1."""
+    seconds: float
+    """An image."""
+    ref_gain: float | None = None
+    """What references gained over the same net without, in dB; None for a set without."""
+    worst_ref_gain: float | None = None
+    kind: str = "measured_cell"
+
+
+@dataclass(frozen=True)
+class CellsPlotted:
+    """The picture of the gains."""
+
+    path: Path
+    kind: str = "plotted"
+
+
 def evaluate(
     config: EvaluateConfig, on_download: Callable[[int, int | None], None] | None = None
 ) -> Iterator[Fetching | Using | Opened | Measured | Failed | Summary]:
@@ -102,6 +142,8 @@ def evaluate(
     if config.download:
         yield from download_benchmark(config.dataset, config.data_root)
     benchmark = open_benchmark(config.dataset, config.data_root, limit=config.limit, lr_dir=config.lr_dir)
+    degradation = parse_degradation(config.degrade or "clean")
+    benchmark = replace(benchmark, degradations=(degradation,))
     name = config.protocol or benchmark.protocol
     protocol = protocol_named(name)
     check_choice(config.refs)
@@ -113,6 +155,7 @@ def evaluate(
     bicubic = Upscaler(build("bicubic", config.scale), device="cpu", self_ensemble=False)
     yield using
     lr = str(config.lr_dir) if config.lr_dir else "made with MATLAB's bicubic"
+    lr += f", {config.degrade}" if config.degrade else ""
     note = None
     if benchmark.full and not config.limit and len(paths) != benchmark.full:
         note = f"{benchmark.name} has {benchmark.full} images, and {len(paths)} were found"
@@ -141,7 +184,9 @@ def evaluate(
             return score(to_tensor(picture.pixels), hr, config.scale, protocol)
 
         ours, plain = scores(sr), scores(sample.cut(bicubic(sample.lr, config.scale)))
-        row = Measured(sample.name, ours.psnr, ours.ssim, plain.psnr, plain.ssim, seconds)
+        row = Measured(
+            sample.name, ours.psnr, ours.ssim, plain.psnr, plain.ssim, seconds, enlarged.restoration.strength
+        )
         if refs is not None:
             alone = scores(sample.cut(upscaler(sample.lr, config.scale))).psnr if refs else ours.psnr
             share = sum(use.share for use in enlarged.uses)
@@ -171,6 +216,7 @@ def evaluate(
         bicubic_ssim=_mean(row.bicubic_ssim for row in rows),
         undefined=sum(not math.isfinite(row.psnr + row.ssim) for row in rows),
         seconds=sum(row.seconds for row in rows),
+        restoration=fmean(row.restoration for row in rows),
         unread_refs=unread_refs,
         **(_about_references(config.refs, rows) if with_refs else {}),
     )
@@ -211,3 +257,57 @@ def _mean(values: Iterable[float]) -> float:
     """The mean of those that are numbers: an image equal to its truth has no PSNR, a tiny one no SSIM."""
     finite = [value for value in values if math.isfinite(value)]
     return fmean(finite) if finite else math.nan
+
+
+def evaluate_degraded(
+    config: EvaluateConfig, on_download: Callable[[int, int | None], None] | None = None
+) -> Iterator[Fetching | Using | Opened | Progress | Failed | MeasuredCell | CellsPlotted]:
+    """Scores a net with each of CELLS in turn: a table, and a plot of the gains over bicubic."""
+    rows: list[MeasuredCell] = []
+    plot = config.plot
+    for name in CELLS:
+        measured: list[Measured] = []
+        for record in evaluate(replace(config, degrade=name, plot=None, csv=None), on_download):
+            if isinstance(record, Using) and not rows:
+                plot = plot or Path(f"degraded-{record.model}-x{config.scale}.png")
+                _check_free(config, plot)
+            if isinstance(record, Measured):
+                measured.append(record)
+                yield Progress(name, len(measured), len(measured))
+            elif isinstance(record, Summary):
+                rows.append(_row(name, record, measured))
+                yield rows[-1]
+            elif isinstance(record, Failed) or not rows:
+                yield record
+    if not rows:
+        return
+    if config.csv:
+        write_table(config.csv, [columns(row) for row in rows])
+    assert plot is not None, "it was named when the net was opened"
+    title = f"{Path(config.dataset).name} x{config.scale}"
+    plot_gains(plot, title, "dB gained over bicubic", {row.degradation: (row.gain, row.worst_gain) for row in rows})
+    yield CellsPlotted(plot)
+
+
+def _check_free(config: EvaluateConfig, plot: Path) -> None:
+    for path in (plot, config.csv):
+        if path and path.exists() and not config.overwrite:
+            raise BadSetting(f"{path} exists already; give --overwrite, or another --plot or --csv")
+        if path:
+            make_folder(path.parent)
+
+
+def _row(name: str, summary: Summary, measured: list[Measured]) -> MeasuredCell:
+    return MeasuredCell(
+        degradation=name,
+        count=summary.count,
+        psnr=summary.psnr,
+        ssim=summary.ssim,
+        bicubic_psnr=summary.bicubic_psnr,
+        gain=summary.psnr - summary.bicubic_psnr,
+        worst_gain=min(row.psnr - row.bicubic_psnr for row in measured),
+        restoration=summary.restoration,
+        seconds=summary.seconds / summary.count,
+        ref_gain=summary.gain,
+        worst_ref_gain=summary.worst_gain,
+    )

@@ -3,19 +3,21 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
 from refsr_cli.config import EvaluateConfig
 from refsr_cli.data.benchmarks import Sample, download_benchmark, open_benchmark
+from refsr_cli.data.degradations import parse_degradation
 from refsr_cli.data.reference_sets import STRESS, choose_references, is_there, require_references
 from refsr_cli.data.remote import Fetching
 from refsr_cli.engine import Progress, columns, open_upscaler
 from refsr_cli.errors import BadData, BadSetting, Failed, RefsrError
 from refsr_cli.files import make_folder, write_table
 from refsr_cli.images import to_tensor
-from refsr_cli.inference.upscaler import Upscaler, Using, finished
+from refsr_cli.inference.results import Using
+from refsr_cli.inference.upscaler import Upscaler, finished
 from refsr_cli.metrics import Protocol, protocol_named, score
 from refsr_cli.plots import plot_gains
 from refsr_cli.reference.bank import RefBank
@@ -82,6 +84,7 @@ def endure(
     if config.download:
         yield from download_benchmark(config.dataset, config.data_root)
     benchmark = open_benchmark(config.dataset, config.data_root, limit=config.limit, lr_dir=config.lr_dir)
+    benchmark = replace(benchmark, degradations=(parse_degradation(config.degrade or "clean"),))
     name = config.protocol or benchmark.protocol
     protocol = protocol_named(name)
     paths, everything = benchmark.paths(), open_benchmark(config.dataset, config.data_root).paths()
@@ -130,6 +133,7 @@ def endure(
     plot_gains(
         plot,
         f"{using.model} x{config.scale} on {benchmark.name}",
+        "dB gained over no references",
         {row.refs: (row.gain, row.worst_gain) for row in rows},
     )
     yield Plotted(plot)

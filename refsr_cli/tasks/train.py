@@ -7,36 +7,34 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
 
-from torch import Tensor
+import torch
 
 from refsr_cli.config import CONFIG, TrainConfig
-from refsr_cli.data.benchmarks import Benchmark, find_training_photos, open_benchmark, trial_photos
+from refsr_cli.data.benchmarks import Benchmark, find_training_photos, trial_photos
+from refsr_cli.data.degradations import parse_mix
 from refsr_cli.data.folders import find_photos
 from refsr_cli.data.pair_stream import PairStream
 from refsr_cli.data.pairs import PairWindows, find_pairs
-from refsr_cli.data.reference_sets import choose_references, targets_among
+from refsr_cli.data.reference_sets import targets_among
 from refsr_cli.errors import BadSetting
 from refsr_cli.files import make_folder, write_atomically
-from refsr_cli.images import to_tensor
 from refsr_cli.inference.device import pick_device
-from refsr_cli.inference.upscaler import Upscaler
-from refsr_cli.layers.resample import resize
-from refsr_cli.metrics import PROTOCOLS, Scores, score
-from refsr_cli.models import MODELS
+from refsr_cli.inference.runner import runner_for
+from refsr_cli.models import MODELS, fingerprint
 from refsr_cli.recipes import RECIPES
 from refsr_cli.training.group import Group, grouped_device, joined
-from refsr_cli.training.journal import SHOWN, STEPS, VALIDATION, Journal, middle
-from refsr_cli.training.lessons import Enlarging, Lesson, Merging
+from refsr_cli.training.journal import STEPS, Journal
+from refsr_cli.training.lessons import SHRUNK, Enlarging, Lesson, Merging, RestorationTask
 from refsr_cli.training.loop import Clock, interrupts_deferred
-from refsr_cli.training.offers import OfferSet, Preparing, prepare, prepared_folder
-from refsr_cli.training.photos import open_photos
+from refsr_cli.training.offers import Degrading, OfferSet, Preparing, prepare, prepared_folder
+from refsr_cli.training.photos import DegradedExamples, open_examples
 from refsr_cli.training.reference_lessons import Corresponding, Restoring
 from refsr_cli.training.run import BEST, STATE, WEIGHTS, Run, learning_rate_at
-from refsr_cli.weights.store import load_model
+from refsr_cli.training.validation import Validation, open_validation, validate_once
+from refsr_cli.weights.store import RESTORER, load_model
 
 PACE_STEPS = 10
 """Steps after which the time for all of them is foretold."""
@@ -92,21 +90,6 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Validation:
-    """Mean scores of the averaged weights on the validation images, at one scale."""
-
-    step: int
-    scale: int
-    dataset: str
-    protocol: str
-    psnr: float
-    ssim: float
-    best: bool
-    """Whether the mean over the net's scales is the best so far."""
-    kind: str = "validation"
-
-
-@dataclass(frozen=True)
 class Finished:
     """Where the trained weights lie."""
 
@@ -149,7 +132,7 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
             f"--patch must be a multiple of {run.model.multiple_of} for {config.model}, not {config.patch}"
         )
     data = config.data or find_training_photos(config.data_root)
-    benchmark = _open_validation(config, data)
+    benchmark = open_validation(config, data)
     next(benchmark.samples(config.scale))  # what is wrong with it is said now, not hours later
     lesson = yield from _prepare_lesson(run, data, benchmark)
     run.teach(lesson)
@@ -160,7 +143,7 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
     with closing(lesson), interrupts_deferred() as interrupted, _saved_when_closed(run):
         stop = group.any(interrupted.is_set())
         if run.step and _is_milestone(run) and not stop:
-            yield from _validate_once(run, benchmark)  # what an interruption left undone
+            yield from validate_once(run, benchmark)  # what an interruption left undone
         while run.step < config.steps and not stop:
             run.advance()
             if clock.tick() == PACE_STEPS:
@@ -176,7 +159,7 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
             stop = group.any(interrupted.is_set())
             if _is_milestone(run) and not stop:
                 with clock.stopped():
-                    yield from _validate_once(run, benchmark)
+                    yield from validate_once(run, benchmark)
         if stop:
             run.save()
             raise KeyboardInterrupt(f"step {run.step:,} is saved, go on with --resume {out}")
@@ -188,18 +171,6 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
 def _is_milestone(run: Run) -> bool:
     """Whether the weights of this step are to be scored."""
     return run.step == run.config.steps or run.step % run.config.validate_every == 0
-
-
-def _open_validation(config: TrainConfig, data: Path | None) -> Benchmark:
-    """What is scored on: what was named, else DIV2K's own images beside its photos, else the packaged photos."""
-    beside = data / "DIV2K_valid_HR" if data else None
-    if config.val:
-        benchmark = open_benchmark(config.val, config.data_root)
-    elif beside and beside.is_dir():
-        benchmark = Benchmark("DIV2K", beside, "ntire")
-    else:
-        benchmark = trial_photos()
-    return replace(benchmark, span=config.val_range)
 
 
 def _usual_folder(config: TrainConfig) -> Path:
@@ -231,51 +202,6 @@ def _noted(run: Run, record: Step) -> Step:
         rest = {name: getattr(record, name) for name in ("skipped", "learning_rate", "steps_per_second")}
         run.journal.note(STEPS, {"step": record.step, "loss": record.loss, **terms, **rest})
     return record
-
-
-def _validate_once(run: Run, benchmark: Benchmark) -> Iterator[Validation]:
-    """One process scores the weights, where they were not scored already; the others wait for it."""
-    scored = run.config.stage == "restore"  # else what is learned does not show in a result
-    if scored and run.journal and not run.journal.has_validation(run.step):
-        yield from _validate(run, benchmark)
-    run.group.wait()
-
-
-def _validate(run: Run, benchmark: Benchmark) -> list[Validation]:
-    """Scores the averaged weights at each scale of the net, and keeps them when they are the best so far."""
-    model = run.smoothed
-    scales = model.scales if model.multi_scale else (model.scale,)
-    means = {scale: _scored(run, benchmark, scale) for scale in scales}
-    best = run.note_quality(fmean(mean.psnr for mean in means.values()))
-    assert run.journal is not None, "it is this process that keeps it"
-    for scale, mean in means.items():
-        run.journal.note(VALIDATION, {"step": run.step, "scale": scale, "psnr": mean.psnr, "ssim": mean.ssim})
-    run.journal.draw_curves()
-    return [
-        Validation(run.step, scale, benchmark.name, benchmark.protocol, mean.psnr, mean.ssim, best)
-        for scale, mean in means.items()
-    ]
-
-
-def _scored(run: Run, benchmark: Benchmark, scale: int) -> Scores:
-    """Means over the validation images. The middle of some is kept: bicubic, net, truth."""
-    run.smoothed.scale = scale
-    upscaler = Upscaler(run.smoothed, device=str(run.device), precision="fp32", self_ensemble=False)
-    scores: list[Scores] = []
-    crops: list[list[Tensor]] = []
-    paths = benchmark.paths()
-    with_refs = (run.model.merges_refs or run.model.needs_ref) and bool(targets_among(paths))
-    for path in paths:
-        sample = benchmark.sample(path, scale)
-        refs = choose_references("all", paths, path)[0] if with_refs else None
-        sr = to_tensor(upscaler(sample.lr, refs=refs).pixels)
-        scores.append(score(sr, sample.hr, scale, PROTOCOLS[benchmark.protocol]))
-        if len(crops) < SHOWN:
-            plain = resize(to_tensor(sample.lr.pixels), *sample.hr.shape[-2:])
-            crops.append([middle(image) for image in (plain, sr, sample.hr)])
-    if run.journal:
-        run.journal.keep_crops(run.step, scale, crops)
-    return Scores(fmean(item.psnr for item in scores), fmean(item.ssim for item in scores))
 
 
 def _keep_settings(run: Run) -> None:
@@ -317,8 +243,13 @@ def _prepare_lesson(run: Run, data: Path | None, benchmark: Benchmark) -> Genera
     if not refs:
         assert data is not None, "pairs are for nets that take references"
         scales = run.model.scales if run.model.multi_scale else (run.model.scale,)
-        examples, count, skipped = open_photos(config, data, scales, run.group)
-        lesson = Enlarging(examples, config, run.model, run.group)
+        restores = run.model.scale == 1
+        examples, count, skipped = open_examples(config, data, SHRUNK if restores else scales, run.group)
+        lesson: Lesson
+        if isinstance(examples, DegradedExamples) and restores:
+            lesson = RestorationTask(examples)
+        else:
+            lesson = Enlarging(examples, config, run.model, run.group)
         yield started(count, 0, skipped)
         return lesson
     pairs = find_pairs(config.pairs) if config.pairs else []
@@ -332,11 +263,20 @@ def _prepare_lesson(run: Run, data: Path | None, benchmark: Benchmark) -> Genera
     if run.model.needs_ref:
         return _referring_lesson(run, windows, workers)
     net = run.smoothed.eval()
-    folder = prepared_folder(config.prepared or run.out / "samples", windows, net)
+    degrading = _degrading(config, device)
+    folder = prepared_folder(config.prepared or run.out / "samples", windows, net, degrading)
     if run.group.leads:
-        yield from prepare(windows, net, config.samples, folder, device, workers)
+        yield from prepare(windows, net, config.samples, folder, device, workers, degrading)
     run.group.wait()
     return Merging(OfferSet(folder, config.samples, device), config, run.group)
+
+
+def _degrading(config: TrainConfig, device: torch.device) -> Degrading | None:
+    """How windows are degraded and restored, where the config says so. Raises BadWeights without what restores."""
+    if not config.degrade:
+        return None
+    restorer = load_model(RESTORER, 1).model.to(device)
+    return Degrading(parse_mix(config.degrade), runner_for(restorer), fingerprint(restorer))
 
 
 def _referring_lesson(run: Run, windows: PairWindows, workers: int) -> Lesson:
@@ -349,4 +289,4 @@ def _referring_lesson(run: Run, windows: PairWindows, workers: int) -> Lesson:
     if config.stage == "restore":
         return Restoring(stream, config, run.model, group)
     teacher = load_model(config.model, config.scale, config.teacher).model.to(run.device) if config.teacher else None
-    return Corresponding(stream, run.model, teacher, sharp=config.stage == "teacher", contrast=config.contrast)
+    return Corresponding(stream, config, run.model, teacher)

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from refsr_cli.comparison import compare
 from refsr_cli.config import DEFAULT_SCALE, LARGEST_RESULT, UpscaleConfig
-from refsr_cli.data.folders import is_result
-from refsr_cli.data.references import find_references, open_reference_file
-from refsr_cli.engine import Progress, Skipped, open_upscaler
+from refsr_cli.engine import Progress, Restored, Skipped, open_upscaler, restored_as
 from refsr_cli.errors import BadData, BadFile, BadImage, BadSetting, Failed, RefsrError
 from refsr_cli.files import make_room_for
 from refsr_cli.images import Picture, check_size, read_image, write_image
 from refsr_cli.inference.guided import RefUse
-from refsr_cli.inference.upscaler import Enlarged, Result, Upscaler, Using, finished
-from refsr_cli.reference.bank import RefBank, Reference
-from refsr_cli.targets import Job, find_inputs, plan
+from refsr_cli.inference.results import Enlarged, Using
+from refsr_cli.inference.upscaler import Result, Upscaler, finished
+from refsr_cli.reference.bank import RefBank
+from refsr_cli.restoration.strength import Restoration
+from refsr_cli.targets import Job, OpenedReference, RefSkipped, find_inputs, open_references, plan, references_for
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,9 @@ class Upscaled:
     refs: tuple[RefUse, ...] = ()
     references: int = 0
     """How many there were to choose from."""
+    restoration: Restored | None = None
+    """What was known of how it was degraded, and how strongly that was removed; None where restoration is off."""
     kind: str = "upscaled"
-
-
-@dataclass(frozen=True)
-class RefSkipped:
-    """A reference that cannot be used; the others are."""
-
-    path: str
-    message: str
-    named: bool
-    """Whether it was named itself, not by a folder or a pattern: then something named could not be done."""
-    kind: str = "ref_skipped"
 
 
 @dataclass(frozen=True)
@@ -74,7 +65,7 @@ def upscale(
     yield from (Skipped(str(job.source), str(job.target)) for job in planned if job not in jobs)
     failed = len(missing)
     if jobs:
-        opened = yield from _open_references(config, planned)
+        opened = yield from open_references(config, planned)
         scale = None if config.weights else config.scale or DEFAULT_SCALE
         upscaler, using = open_upscaler(config, scale, on_download, with_refs=bool(opened))
         if upscaler.model.needs_ref and not opened:
@@ -104,51 +95,8 @@ def _is_there(path: Path) -> bool:
         return False
 
 
-@dataclass(frozen=True)
-class _Opened:
-    reference: Reference
-    file: Path
-    """Resolved."""
-    named: bool
-
-
-def _open_references(config: UpscaleConfig, jobs: list[Job]) -> Generator[RefSkipped, None, list[_Opened]]:
-    """The references that can be used, of those named. Raises BadData when none is left, and BadSetting when one that
-    was named would be overwritten."""
-    if not config.refs:
-        return []
-    written = {path.resolve() for path in (*(job.target for job in jobs), config.trust_map, config.compare) if path}
-    sources = {job.source.resolve(): job.source for job in jobs}
-    references = []
-    for path, named in find_references(config.refs, recursive=config.recursive).items():
-        file = path.resolve()
-        if named and file in written:
-            raise BadSetting(f"the reference {path} would be overwritten; give its result another name")
-        if not named and (file in written or any(is_result(path, source) for source in sources.values())):
-            yield RefSkipped(str(path), f"{path} is named like a result of refsr", named)
-            continue
-        if not named and len(sources) == 1 and file in sources:
-            yield RefSkipped(str(path), f"{path} is the input itself", named)
-            continue
-        opened = open_reference_file(path, allow_large=config.allow_large)
-        if isinstance(opened, Failed):
-            yield RefSkipped(opened.path, opened.message, named)
-        else:
-            references.append(_Opened(opened, file, named))
-    if not references:
-        raise BadData(
-            f"no reference is left of --ref {' --ref '.join(config.refs)}; name at least one that can be read"
-        )
-    return references
-
-
-def _without(opened: list[_Opened], source: Path) -> list[Reference]:
-    """The references for the picture in `source`: itself only where it was named."""
-    return [item.reference for item in opened if item.named or item.file != source.resolve()]
-
-
 def _upscale_all(
-    jobs: list[Job], upscaler: Upscaler, opened: list[_Opened], config: UpscaleConfig
+    jobs: list[Job], upscaler: Upscaler, opened: list[OpenedReference], config: UpscaleConfig
 ) -> Iterator[Progress | Upscaled | Failed]:
     """One after the other, or a few small ones at once; meanwhile the next is read and the last one written."""
     alone = bool(opened or config.compare)
@@ -161,7 +109,7 @@ def _upscale_all(
                 continue
             try:
                 if alone:
-                    refs = RefBank(_without(opened, group[0].job.source)) if opened else None
+                    refs = RefBank(references_for(opened, group[0].job.source)) if opened else None
                     made = yield from writer.between(_enlarge(group[0], upscaler, refs, config))
                 else:
                     made = yield from writer.between(_enlarge_alike(group, upscaler, config))
@@ -192,6 +140,8 @@ _EXPECTED = (RefsrError, OSError, MemoryError)
 class _Read:
     job: Job
     picture: Picture
+    plan: Restoration
+    """How it is restored."""
     begin: float
     """When it was asked for."""
 
@@ -199,7 +149,8 @@ class _Read:
         """Whether both may be enlarged at once."""
         one, two = self.picture.pixels, other.picture.pixels
         opaque = self.picture.alpha is None and other.picture.alpha is None
-        return opaque and (one.shape, one.dtype) == (two.shape, two.dtype)
+        restored = [bool(read.plan.strength) for read in (self, other)]
+        return opaque and restored[0] == restored[1] and (one.shape, one.dtype) == (two.shape, two.dtype)
 
 
 @dataclass(frozen=True)
@@ -212,6 +163,8 @@ class _Made:
     compared: Picture | None = None
     references: int = 0
     """How many there were."""
+    restores: bool = False
+    """Whether pictures are restored where they need it."""
 
 
 class _Writer:
@@ -276,7 +229,8 @@ def _in_groups(
     for job, picture_of in ahead:
         begin = time.perf_counter()
         try:
-            read = _Read(job, picture_of(), begin)
+            picture = picture_of()
+            read = _Read(job, picture, upscaler.plan(picture), begin)
         except _EXPECTED as error:
             if group:
                 yield group
@@ -332,13 +286,13 @@ def _enlarge(
     if refs is not None and not len(refs):
         raise BadData(f"of the references nothing is left for {job.source} but itself")
     width, height = config.size_for(picture.width, picture.height)
-    steps = upscaler.enlarge(picture, height, width, refs)
-    enlarged = yield from _told([job], steps, upscaler.work(picture, height, width, refs))
+    steps = upscaler.enlarge(picture, height, width, refs, read.plan)
+    enlarged = yield from _told([job], steps, upscaler.work(picture, height, width, refs, read.plan))
     sheet = None
     if config.compare:
-        plain = finished(upscaler.enlarge(picture, height, width)).picture
+        plain = finished(upscaler.enlarge(picture, height, width, plan=read.plan)).picture
         sheet = compare(picture, plain, enlarged)
-    return [_Made(job, enlarged, read.begin, compared=sheet, references=len(refs or ()))]
+    return [_Made(job, enlarged, read.begin, compared=sheet, references=len(refs or ()), restores=upscaler.restores)]
 
 
 def _enlarge_alike(
@@ -349,9 +303,13 @@ def _enlarge_alike(
         return (yield from _enlarge(group[0], upscaler, None, config))
     pictures, first = [read.picture for read in group], group[0]
     width, height = config.size_for(first.picture.width, first.picture.height)
-    steps = upscaler.enlarge_alike(pictures, height, width)
-    large = yield from _told([read.job for read in group], steps, upscaler.work(first.picture, height, width))
-    return [_Made(read.job, Enlarged(its), first.begin, len(group)) for read, its in zip(group, large, strict=True)]
+    steps = upscaler.enlarge_alike(pictures, height, width, [read.plan for read in group])
+    work = upscaler.work(first.picture, height, width, plan=first.plan)
+    large = yield from _told([read.job for read in group], steps, work)
+    return [
+        _Made(read.job, its, first.begin, len(group), restores=upscaler.restores)
+        for read, its in zip(group, large, strict=True)
+    ]
 
 
 def _told(jobs: list[Job], steps: Generator[int, None, Result], work: int) -> Generator[Progress, None, Result]:
@@ -380,4 +338,13 @@ def _write(made: _Made, config: UpscaleConfig) -> Upscaled:
         write_image(config.compare, made.compared)
     width, height = enlarged.picture.width, enlarged.picture.height
     seconds = (time.perf_counter() - made.begin) / made.at_once
-    return Upscaled(str(job.source), str(job.target), width, height, seconds, enlarged.uses, made.references)
+    return Upscaled(
+        str(job.source),
+        str(job.target),
+        width,
+        height,
+        seconds,
+        enlarged.uses,
+        made.references,
+        restored_as(enlarged.restoration) if made.restores else None,
+    )

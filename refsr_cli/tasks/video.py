@@ -15,8 +15,10 @@ from refsr_cli.engine import Progress, Skipped, open_upscaler
 from refsr_cli.errors import BadImage, BadSetting, Failed, RefsrError
 from refsr_cli.files import make_folder, write_atomically
 from refsr_cli.images import Picture
-from refsr_cli.inference.upscaler import Upscaler, Using, finished
+from refsr_cli.inference.results import Using
+from refsr_cli.inference.upscaler import Upscaler, finished
 from refsr_cli.models import fingerprint
+from refsr_cli.restoration.strength import NOTHING, Restoration
 from refsr_cli.video import (
     Clip,
     Frame,
@@ -84,7 +86,8 @@ def _upscale_one(
     begin = time.perf_counter()
     width, height = _size(clip, config)
     folder = target.with_name(f".{target.name}.parts")
-    made = {"width": width, "height": height, "codec": codec, "refsr": __version__}
+    plan = _plan(clip, upscaler)
+    made = {"restoration": plan.strength, "width": width, "height": height, "codec": codec, "refsr": __version__}
     _open_parts(folder, {**_told(clip), **asdict(using), "net": fingerprint(upscaler.model), **made})
     parts = sorted(folder.glob("*.nut"))  # each named after the frames that are done with it
     kept = done = int(parts[-1].stem) if parts else 0
@@ -93,13 +96,13 @@ def _upscale_one(
     while True:
         larger: list[Frame] = []
         while group := list(islice(frames, min(at_once, PART - len(larger)))):
-            pictures = [Picture(frame.pixels, None, "png", None, None, None) for frame in group]
+            pictures = [_picture(frame) for frame in group]
             if at_once == 1:
-                large = [finished(upscaler.enlarge(pictures[0], height, width)).picture]
+                large = [finished(upscaler.enlarge(pictures[0], height, width, plan=plan))]
             else:
-                large = finished(upscaler.enlarge_alike(pictures, height, width))
-            for frame, picture in zip(group, large, strict=True):
-                larger.append(replace(frame, pixels=picture.pixels))
+                large = finished(upscaler.enlarge_alike(pictures, height, width, [plan] * len(pictures)))
+            for frame, enlarged in zip(group, large, strict=True):
+                larger.append(replace(frame, pixels=enlarged.picture.pixels))
                 done += 1
                 yield Progress(str(clip.path), done, max(done, clip.frames))
         if larger:
@@ -113,6 +116,16 @@ def _upscale_one(
     shutil.rmtree(folder)
     seconds = time.perf_counter() - begin
     yield UpscaledVideo(str(clip.path), str(target), width, height, done, kept, seconds)
+
+
+def _plan(clip: Clip, upscaler: Upscaler) -> Restoration:
+    """How all frames are restored, by what the first one shows: it must not change from frame to frame."""
+    first = next(iter(read_frames(clip, 0)), None)
+    return upscaler.plan(_picture(first)) if first and upscaler.restores else NOTHING
+
+
+def _picture(frame: Frame) -> Picture:
+    return Picture(frame.pixels, None, "png", None, None, None)
 
 
 def _told(clip: Clip) -> dict[str, str | int]:

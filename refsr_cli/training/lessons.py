@@ -11,10 +11,16 @@ from refsr_cli.losses import Objective
 from refsr_cli.models import SRModel
 from refsr_cli.training.group import Group
 from refsr_cli.training.offers import OfferSet
-from refsr_cli.training.photos import Examples
+from refsr_cli.training.photos import DegradedExamples, Examples
 
 _SAFETY = 0.5
 """Weight of the loss for being further from the truth than without references."""
+
+
+SHRUNK = (2, 3, 4)
+"""By how much photos are shrunk before they are degraded and restored: as sharp as what is enlarged later."""
+_FLOOR = 1e-3
+"""Mean squared error, 30 dB, below which a restored crop is as good as clean: enlarging it is about as wrong."""
 
 
 class Lesson(Protocol):
@@ -88,6 +94,43 @@ class Enlarging:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._objective.load_state_dict(state["objective"])
+        self.examples.load_state_dict(state["examples"])
+
+    def close(self) -> None:
+        self.examples.close()
+
+
+class RestorationTask:
+    """Shrunk photos, degraded; a net that keeps the size removes that again.
+
+    The loss is the mean logarithm of each crop's mean squared error, so PSNR, with a floor. A mean absolute error has
+    its gradient's full size where nothing is wrong, and keeps the net at the identity; a mean squared error counts
+    little but the worst crops.
+    """
+
+    def __init__(self, examples: DegradedExamples) -> None:
+        self.examples = examples
+
+    @property
+    def unusable(self) -> int:
+        return self.examples.unusable
+
+    def forward(self, model: SRModel) -> Callable[..., Any]:
+        return model.forward
+
+    def losses(
+        self, forward: Callable[..., Any], generator: torch.Generator, learning_rate: float
+    ) -> dict[str, Tensor]:
+        scale = SHRUNK[int(torch.randint(len(SHRUNK), (), generator=generator))]
+        crops = self.examples.draw_crops(scale, generator)
+        restored = forward(crops.lr.contiguous(memory_format=torch.channels_last)).float()
+        error = (restored - crops.clean).square().mean((1, 2, 3))
+        return {"log MSE": (error / _FLOOR + 1).log().mean()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"examples": self.examples.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.examples.load_state_dict(state["examples"])
 
     def close(self) -> None:

@@ -14,18 +14,21 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from refsr_cli import __version__
+from refsr_cli.data.degradations import DegradationMix, degrade_windows
 from refsr_cli.data.degrade import degrade_bicubic
 from refsr_cli.data.pairs import PairWindows
 from refsr_cli.data.photos import dihedral
 from refsr_cli.errors import BadData, RefsrError
 from refsr_cli.files import make_folder, write_atomically
-from refsr_cli.inference.runner import runner_for
+from refsr_cli.inference.runner import Runner, runner_for
 from refsr_cli.inference.upscaler import finished
 from refsr_cli.models import SRModel
 from refsr_cli.reference.bank import RefBank, match_all, open_reference
 from refsr_cli.reference.descriptors import CELL
 from refsr_cli.reference.offer import Offer, offered
 from refsr_cli.reference.transfer import warp
+from refsr_cli.restoration.degradation import Degradation
+from refsr_cli.restoration.strength import automatic_strength
 
 _SHARD = 16
 """Samples in a file."""
@@ -46,12 +49,33 @@ class Preparing:
     kind: str = "preparing"
 
 
+@dataclass(frozen=True)
+class Degrading:
+    """How windows are degraded, and restored again as pictures are before they are enlarged."""
+
+    mix: DegradationMix
+    restore: Runner
+    signature: str
+    """The same for the same weights of what restores."""
+
+    def __call__(self, hr: Tensor, generator: torch.Generator) -> tuple[Tensor, tuple[float, float]]:
+        """The low-resolution window of (1, 3, 4*h, 4*w), and its `Offer.quality`."""
+        crops = degrade_windows(hr, CELL, self.mix, 1, slice(None), generator)
+        known = Degradation(None, float(crops.jpeg_step), float(crops.noise))
+        strength = automatic_strength(known)
+        if not strength:
+            return crops.lr, (0.0, 0.0)
+        restored = crops.lr + strength * (self.restore(crops.lr) - crops.lr)
+        return restored.mul(255).round().div(255), known.quality
+
+
 class _Offers(Dataset[dict[str, Tensor] | str]):
     """The sample of each number: tensors of an `Offer` and `hr`, in half precision; the reason where a picture is
     unfit."""
 
-    def __init__(self, windows: PairWindows, model: SRModel, device: torch.device) -> None:
+    def __init__(self, windows: PairWindows, model: SRModel, device: torch.device, degrading: Degrading | None) -> None:
         self.windows, self.run, self.device = windows, runner_for(model, plain=True), device
+        self.degrading = degrading
 
     @torch.inference_mode()
     def __getitem__(self, number: int) -> dict[str, Tensor] | str:
@@ -61,16 +85,20 @@ class _Offers(Dataset[dict[str, Tensor] | str]):
         except RefsrError as error:
             return str(error)
         hr = window[None].to(self.device).float() / 255
-        lr = degrade_bicubic(hr, CELL)
-        offer = offered(self.run, lr, warp(*finished(match_all(lr[0], bank.chosen(lr[0])))))
+        lr, quality = degrade_bicubic(hr, CELL), (0.0, 0.0)
+        if self.degrading:
+            lr, quality = self.degrading(hr, torch.Generator().manual_seed(number))
+        offer = offered(self.run, lr, warp(*finished(match_all(lr[0], bank.chosen(lr[0])))), quality)
         sample = {name: getattr(offer, name)[0].half().cpu() for name in _FIELDS}
         return {**sample, "hr": window.contiguous()}
 
 
-def prepared_folder(parent: Path, windows: PairWindows, model: SRModel) -> Path:
+def prepared_folder(parent: Path, windows: PairWindows, model: SRModel, degrading: Degrading | None = None) -> Path:
     """The folder in `parent` for the samples of these windows, and of what `model` does not learn, its single-image
     net; and of no others."""
     digest = hashlib.sha256(f"{__version__} {windows.signature}".encode())
+    if degrading:
+        digest.update(f"{degrading.mix} {degrading.signature}".encode())
     for name, weights in model.named_parameters():
         if not weights.requires_grad:
             digest.update(name.encode() + weights.detach().cpu().float().numpy().tobytes())
@@ -78,7 +106,13 @@ def prepared_folder(parent: Path, windows: PairWindows, model: SRModel) -> Path:
 
 
 def prepare(
-    windows: PairWindows, model: SRModel, count: int, folder: Path, device: torch.device, workers: int
+    windows: PairWindows,
+    model: SRModel,
+    count: int,
+    folder: Path,
+    device: torch.device,
+    workers: int,
+    degrading: Degrading | None = None,
 ) -> Iterator[Preparing]:
     """Writes `count` samples to `folder`, some to a file; files that are there already are kept."""
     make_folder(folder)
@@ -87,7 +121,7 @@ def prepare(
     numbers = [number for several in missing.values() for number in several]
     skipped, begin, samples = 0, time.monotonic(), list[dict[str, Tensor]]()
     problems: dict[str, None] = {}
-    offers = _Offers(windows, model.to(device), device)
+    offers = _Offers(windows, model.to(device), device, degrading)
     loader = DataLoader(
         offers, batch_size=None, sampler=numbers, num_workers=workers if device.type == "cpu" else 0, in_order=True
     )

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import tee
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from refsr_cli.config import TrainConfig
 from refsr_cli.data.benchmarks import lr_file
+from refsr_cli.data.degradations import MARGIN, DegradationMix, DegradedCrops, degrade_crops, parse_mix
 from refsr_cli.data.folders import find_photos
 from refsr_cli.data.lmdb import LmdbPhotos, is_lmdb
 from refsr_cli.data.photos import PhotoDraws, PhotoSet
@@ -28,8 +30,10 @@ otherwise: DIV2K is kept in memory."""
 class Examples(Protocol):
     """Batches of crops."""
 
-    unusable: int
-    """Photos that turned out not to be usable when they were needed; one may be counted several times."""
+    @property
+    def unusable(self) -> int:
+        """Photos that turned out not to be usable when they were needed; one may be counted several times."""
+        ...
 
     def draw(self, scale: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The next batch: lr (N, 3, h, w) and hr (N, 3, scale*h, scale*w), float in [0, 1]."""
@@ -46,6 +50,47 @@ class Examples(Protocol):
     def close(self) -> None:
         """Ends what runs beside."""
         ...
+
+
+class DegradedExamples:
+    """Examples drawn with a margin, and degraded as they are drawn: never twice alike, and the same again for the same
+    generator."""
+
+    def __init__(self, examples: Examples, mix: DegradationMix, size: int, part: slice) -> None:
+        """`examples` are the `part` of batches of `size`, `MARGIN` larger on every side than what is drawn here."""
+        self.examples, self.mix, self.size, self.part = examples, mix, size, part
+
+    @property
+    def unusable(self) -> int:
+        return self.examples.unusable
+
+    def draw(self, scale: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        crops = self.draw_crops(scale, generator)
+        return crops.lr, crops.hr
+
+    def draw_crops(self, scale: int, generator: torch.Generator) -> DegradedCrops:
+        """The next batch, with the crops as they were before they were degraded."""
+        lr, hr = self.examples.draw(scale, generator)
+        return degrade_crops(lr, hr, self.mix, self.size, self.part, generator)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.examples.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.examples.load_state_dict(state)
+
+    def close(self) -> None:
+        self.examples.close()
+
+
+def open_examples(config: TrainConfig, data: Path, scales: Sequence[int], group: Group) -> tuple[Examples, int, int]:
+    """`open_photos`, degraded where the config says how."""
+    if not config.degrade:
+        return open_photos(config, data, scales, group)
+    mix = parse_mix(config.degrade)
+    wide = replace(config, patch=config.patch + 2 * MARGIN)
+    examples, count, skipped = open_photos(wide, data, scales, group)
+    return DegradedExamples(examples, mix, config.batch, group.part(config.batch)), count, skipped
 
 
 def open_photos(config: TrainConfig, data: Path, scales: Sequence[int], group: Group) -> tuple[Examples, int, int]:

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refsr_cli.config import Contrast, TrainConfig
+from refsr_cli.config import TrainConfig
+from refsr_cli.data.degradations import degrade_windows, parse_mix
 from refsr_cli.data.degrade import degrade_bicubic
 from refsr_cli.data.pair_stream import PairStream
 from refsr_cli.layers.alignment import pixel_grid
@@ -29,6 +30,19 @@ _TEMPERATURE, _DISTILLED = 0.15, 15.0
 """Of the correlations that a student is to have like its teacher, and the weight of that."""
 
 
+class _Shrinking:
+    """Low-resolution windows, degraded where the config says how."""
+
+    def __init__(self, config: TrainConfig, scale: int, stream: PairStream) -> None:
+        self._mix = parse_mix(config.degrade) if config.degrade else None
+        self._scale, self._stream = scale, stream
+
+    def __call__(self, hr: Tensor, generator: torch.Generator) -> Tensor:
+        if self._mix is None:
+            return degrade_bicubic(hr, self._scale)
+        return degrade_windows(hr, self._scale, self._mix, self._stream.size, self._stream.part, generator).lr
+
+
 class Restoring:
     """Windows and references; a net is told how far its result is from the truth."""
 
@@ -37,6 +51,7 @@ class Restoring:
         self.stream, self.model = stream, model
         self._apart = model.most_references == 1  # what is not matched is to be searched for, in the end
         self._ease = config.ease
+        self._shrink = _Shrinking(config, model.scale, stream)
         self._objective = Objective(
             config.loss,
             group.device,
@@ -61,7 +76,7 @@ class Restoring:
         self, forward: Callable[..., Any], generator: torch.Generator, learning_rate: float
     ) -> dict[str, Tensor]:
         hr, ref = self.stream.draw(generator, apart=self._apart and self.stream.drawn >= self._ease)
-        sr = forward(degrade_bicubic(hr, self.model.scale), ref).float()
+        sr = forward(self._shrink(hr, generator), ref).float()
         return self._objective(sr, hr, learning_rate, generator)
 
     def state_dict(self) -> dict[str, Any]:
@@ -80,10 +95,10 @@ class Corresponding:
     section 3.2). The teacher sees both sharply; a student sees the one as it is enlarged, and is told what the teacher
     makes of both (section 3.2.2)."""
 
-    def __init__(
-        self, stream: PairStream, model: SRModel, teacher: SRModel | None, *, sharp: bool, contrast: Contrast
-    ) -> None:
-        self.stream, self.scale, self.sharp, self.contrast = stream, model.scale, sharp, contrast
+    def __init__(self, stream: PairStream, config: TrainConfig, model: SRModel, teacher: SRModel | None) -> None:
+        self.stream, self.scale, self.contrast = stream, model.scale, config.contrast
+        self.sharp = config.stage == "teacher"
+        self._shrink = _Shrinking(config, model.scale, stream)
         self.taught_by = self.forward(teacher) if teacher is not None else None
 
     @property
@@ -104,7 +119,7 @@ class Corresponding:
     ) -> dict[str, Tensor]:
         here, _ = self.stream.draw(generator)
         there, places = seen_from_elsewhere(here, self.scale, generator)
-        shown = here if self.sharp else enlarged(degrade_bicubic(here, self.scale))
+        shown = here if self.sharp else enlarged(self._shrink(here, generator))
         found = [
             _Places(own, other, (place + 0.5) / self.scale - 0.5, _well_inside(place, here.shape[-1]))
             for own, other, place in zip(*forward(shown, there), places, strict=True)

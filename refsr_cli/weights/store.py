@@ -18,6 +18,9 @@ from refsr_cli.weights.manifest import WeightRecord, read_manifest
 UNTRAINED = "bicubic"
 """The model that needs no weights."""
 
+RESTORER = "restorer"
+"""The model that restores pictures before another enlarges them."""
+
 _HUB_NAME = re.compile(r"(?!.*(--|\.\.))(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?(:(?P<file>[\w./-]+))?")
 _SUFFIXES = {".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar", ".pkl"}
 
@@ -45,7 +48,7 @@ def default_model(scale: int, folder: Path | None = None, *, with_refs: bool = F
     """(model, scale) of the best packaged weights for `scale`; else those of the nearest larger scale; else those of
     the largest one. Among those of one scale, `with_refs` prefers a net that has learned to merge references, and
     without it one that has not. None when nothing is packaged."""
-    choices = [(name, its) for name, its in available(folder=folder) if not MODELS[name].net.needs_ref]
+    choices = [(name, its) for name, its in available(folder=folder) if its > 1 and not MODELS[name].net.needs_ref]
 
     def remoteness(choice: tuple[str, int]) -> tuple[bool, int, bool]:
         name, its = choice

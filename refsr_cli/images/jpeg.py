@@ -1,0 +1,59 @@
+"""JPEG: how a file was compressed, and pictures compressed in memory."""
+
+import io
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from PIL.ImageFile import ImageFile
+
+from refsr_cli.images.exif import NO_TURN
+
+Subsampling = Literal["4:2:0", "4:2:2", "4:4:4"]
+_STEPS = 64
+
+
+@dataclass(frozen=True)
+class JpegCoding:
+    """How the pixels of a JPEG file were compressed."""
+
+    tables: tuple[tuple[int, ...], ...]
+    """For each component (luma first) the 64 quantisation steps of the 8x8 DCT, row by row."""
+    sampling: tuple[tuple[int, int], ...]
+    """For each component its sampling factors along the width and the height."""
+    orientation: int = NO_TURN
+    """1 to 8: by which EXIF orientation the decoded pixels were turned upright."""
+
+
+def coding_of(image: ImageFile, orientation: int) -> JpegCoding | None:
+    """The coding of a JPEG that Pillow opened, of grey or YCbCr pixels; None where it does not say it, or where the
+    pixels are of another kind (CMYK, RGB)."""
+    tables, layers = getattr(image, "quantization", {}), getattr(image, "layer", [])
+    adobe_rgb = image.info.get("adobe_transform", 1) == 0
+    if image.mode not in ("L", "RGB") or (image.mode == "RGB" and adobe_rgb) or len(layers) not in (1, 3):
+        return None
+    try:
+        steps = tuple(tuple(int(step) for step in tables[number]) for _, _, _, number in layers)
+        sampling = tuple((int(across), int(down)) for _, across, down, _ in layers)
+    except (LookupError, TypeError, ValueError):
+        return None
+    whole = all(len(table) == _STEPS and min(table) >= 1 for table in steps)
+    sampled = all(1 <= factor <= 4 for pair in sampling for factor in pair)
+    return JpegCoding(steps, sampling, orientation) if whole and sampled else None
+
+
+def encode_jpeg(pixels: npt.NDArray[np.uint8], quality: int, subsampling: Subsampling = "4:2:0") -> bytes:
+    """A JPEG file of `pixels` (H, W, 1 or 3); `quality` 1 to 100 as libjpeg counts it."""
+    file = io.BytesIO()
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    image.save(file, "JPEG", quality=quality, subsampling=subsampling)
+    return file.getvalue()
+
+
+def recompressed(
+    pixels: npt.NDArray[np.uint8], quality: int, subsampling: Subsampling = "4:2:0"
+) -> npt.NDArray[np.uint8]:
+    """`pixels` (H, W, 1 or 3) as they come back from a JPEG file."""
+    return np.atleast_3d(np.array(Image.open(io.BytesIO(encode_jpeg(pixels, quality, subsampling)))))

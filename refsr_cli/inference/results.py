@@ -1,0 +1,46 @@
+"""What a net was run as, and what came of it."""
+
+from dataclasses import dataclass
+
+from refsr_cli.images import Picture, Pixels
+from refsr_cli.inference.guided import RefUse
+from refsr_cli.reference.bank import Reference
+from refsr_cli.reference.match import Match
+from refsr_cli.restoration.strength import NOTHING, Restoration
+
+
+@dataclass(frozen=True)
+class Using:
+    """Which net is run, and how."""
+
+    model: str
+    scale: int
+    device: str
+    precision: str
+    self_ensemble: bool
+    note: str | None
+    kind: str = "using"
+
+
+@dataclass(frozen=True)
+class Enlarged:
+    """A picture made larger, and what restoration and references did for it."""
+
+    picture: Picture
+    restoration: Restoration = NOTHING
+    trust: Pixels | None = None
+    """(H, W) uint8, 255 where a reference is fully believed; None without references."""
+    uses: tuple[RefUse, ...] = ()
+    match: Match | None = None
+    references: tuple[Reference, ...] = ()
+    """As `match` numbers them."""
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What references did in one pass; trust and match are there for nets that merge what references offer."""
+
+    trust: Pixels | None
+    match: Match | None
+    references: tuple[Reference, ...]
+    uses: tuple[RefUse, ...]

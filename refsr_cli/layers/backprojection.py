@@ -1,0 +1,65 @@
+"""Results that shrink back to their input: back-projection (Irani and Peleg 1991) with MATLAB's bicubic both ways.
+
+A net answers with means of what it saw while training, and so loses contrast in patterns it never saw: a fine screen
+comes back too dark or too light. What the shrunk result lacks is enlarged and added.
+"""
+
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from refsr_cli.layers.resample import local_mean, resize
+
+_REACH = 2
+"""Low-resolution pixels that either kernel reaches."""
+_STEPS, _MOST_STEPS = 2, 10
+"""Steps that every picture gets: they raise PSNR by 0.03 dB, more of them by 0.003 dB. Fine screens get up to the
+second number: clamping to black and white undoes most of each step there."""
+_TONE = 1.5 / 255
+"""Mean difference, over `_AREA` low-resolution pixels a side, from which the tone counts as wrong."""
+_AREA = 9
+RADIUS = 16
+"""Low-resolution pixels that the usual steps see."""
+_KERNEL = 2 * _REACH + 1
+
+
+@cache
+def _kernels(scale: int) -> tuple[Tensor, Tensor]:
+    """Shrinking as a convolution of the scale² pixels of each low-resolution one, (3, 3*scale², 5, 5), and enlarging
+    as one that gives them, (3*scale², 3, 5, 5); channels lie as `F.pixel_unshuffle` lays them."""
+    wide = 2 * _KERNEL + 1  # so that the border is far from the middle
+    impulse = torch.zeros(1, 1, wide, wide)
+    impulse[..., _KERNEL, _KERNEL] = 1
+    enlarged = F.pixel_unshuffle(resize(impulse, scale * wide, scale * wide), scale)[0]
+    around = slice(_KERNEL - _REACH, _KERNEL + _REACH + 1)
+    up = enlarged[:, around, around].flip(1, 2)
+    down = enlarged[:, around, around] / scale**2  # shrinking is the transpose, and keeps the mean
+    ups, downs = torch.zeros(3 * scale**2, 3, _KERNEL, _KERNEL), torch.zeros(3, 3 * scale**2, _KERNEL, _KERNEL)
+    for channel in range(3):
+        own = slice(channel * scale**2, (channel + 1) * scale**2)
+        ups[own, channel], downs[channel, own] = up, down
+    return downs, ups
+
+
+@torch.inference_mode()
+def back_project(sr: Tensor, lr: Tensor, scale: int) -> Tensor:
+    """`sr` (N, 3, scale*h, scale*w) in [0, 1], changed in a few steps so that it shrinks nearer to `lr` (N, 3, h, w),
+    and clamped after each."""
+    down, up = (kernel.to(sr.device) for kernel in _kernels(scale))
+    x = F.pixel_unshuffle(sr, scale).contiguous(memory_format=torch.channels_last)
+    for step in range(_MOST_STEPS):
+        missing = lr - _convolved(x, down)
+        projected = (x + _convolved(missing, up)).clamp_(0, 1)
+        if step >= _STEPS:
+            off = local_mean(missing, _AREA).abs().amax((1, 2, 3), keepdim=True) > _TONE
+            if not off.any():
+                break
+            projected = torch.where(off, projected, x)  # each picture by itself
+        x = projected
+    return F.pixel_shuffle(x, scale)
+
+
+def _convolved(x: Tensor, kernel: Tensor) -> Tensor:
+    return F.conv2d(F.pad(x, (_REACH,) * 4, mode="replicate"), kernel)

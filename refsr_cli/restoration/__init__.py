@@ -1,0 +1,1 @@
+"""How a picture was degraded before it came here, and what is done about it."""

@@ -1,0 +1,102 @@
+"""The 8x8 blocks of JPEG: their transform, and the quantisation that pixels show to have gone through."""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+
+BLOCK = 8
+_EXAMPLE_LUMA = (
+    *(16, 11, 10, 16, 24, 40, 51, 61),
+    *(12, 12, 14, 19, 26, 58, 60, 55),
+    *(14, 13, 16, 24, 40, 57, 69, 56),
+    *(14, 17, 22, 29, 51, 87, 80, 62),
+    *(18, 22, 37, 56, 68, 109, 103, 77),
+    *(24, 35, 55, 64, 81, 104, 113, 92),
+    *(49, 64, 78, 87, 103, 121, 120, 101),
+    *(72, 92, 95, 98, 112, 100, 103, 99),
+)
+"""Quantisation steps of luma in the example of the JPEG standard (ITU-T T.81, table K.1), which libjpeg scales."""
+_FREQUENCIES = tuple((down, right) for down in range(5) for right in range(5) if 1 <= down + right <= 4)
+"""Those whose coefficients are seldom zero."""
+_QUALITIES = range(96, 19, -1)
+"""libjpeg's qualities that are distinguished; finer steps drown in the rounding of pixels."""
+_MARKED = 0.6
+"""Of a step: smaller coefficients became zero, and say nothing."""
+_FEWEST = 40
+"""Coefficients below which nothing is told."""
+_BETTER = 0.01
+"""By how much coarser steps must fit better than finer ones, which they are often multiples of."""
+_SURE = 0.5
+"""Mean cosine from which coefficients count as multiples of a step; 1 if all are, 0 by chance."""
+
+
+@cache
+def _basis() -> Tensor:
+    """The orthonormal 8x8 DCT-II: (frequency, position)."""
+    frequency, position = torch.arange(BLOCK, dtype=torch.float64)[:, None], torch.arange(BLOCK, dtype=torch.float64)
+    rows: Tensor = torch.cos(math.pi * frequency * (2 * position + 1) / 16) / 2
+    rows[0] /= 2**0.5
+    return rows
+
+
+def to_frequencies(plane: Tensor) -> Tensor:
+    """(..., 8*m, 8*n) to the orthonormal DCT of its blocks: (..., m, n, 8, 8)."""
+    blocks = plane.unflatten(-1, (-1, BLOCK)).unflatten(-3, (-1, BLOCK)).transpose(-3, -2)
+    basis = _basis().to(plane)
+    coefficients: Tensor = basis @ blocks @ basis.T
+    return coefficients
+
+
+def from_frequencies(coefficients: Tensor) -> Tensor:
+    """The inverse of `to_frequencies`."""
+    basis = _basis().to(coefficients)
+    return (basis.T @ coefficients @ basis).transpose(-3, -2).flatten(-2).flatten(-3, -2)
+
+
+def jpeg_step(table: Sequence[int]) -> float:
+    """The mean of 64 luma steps in percent of that of the standard's example."""
+    return 100 * sum(table) / sum(_EXAMPLE_LUMA)
+
+
+def nearest_quality(step: float) -> int:
+    """The libjpeg quality whose steps have about the size `step`, as `jpeg_step` gives it."""
+    return min(range(1, 101), key=lambda quality: abs(jpeg_step(libjpeg_table(quality)) - step))
+
+
+@cache
+def libjpeg_table(quality: int) -> tuple[int, ...]:
+    """libjpeg's 64 luma steps for `quality`, 1 to 100."""
+    percent = 200 - 2 * quality if quality >= 50 else 5000 // quality
+    return tuple(max(1, min(255, (step * percent + 50) // 100)) for step in _EXAMPLE_LUMA)
+
+
+def estimate_jpeg_step(luma: Tensor) -> float:
+    """The size of the steps that the luma (H, W) in 0..255 of decoded pixels was quantised by, in the unit of
+    `jpeg_step`; 0 where there is no sign of it. The grid begins at the upper left corner, and the tables are
+    libjpeg's: coefficients are then multiples of their steps (Fan and de Queiroz 2003)."""
+    height, width = (side // BLOCK * BLOCK for side in luma.shape)
+    if not height or not width:
+        return 0.0
+    coefficients = to_frequencies(luma[:height, :width] - 128).flatten(0, 1)
+    size = coefficients.abs()
+    best, found = _SURE - _BETTER, 0.0
+    for quality in _QUALITIES:
+        table = libjpeg_table(quality)
+        cosines = []
+        for down, right in _FREQUENCIES:
+            step = table[BLOCK * down + right]
+            if step >= 2:
+                marked = coefficients[size[:, down, right] > _MARKED * step, down, right]
+                cosines.append(torch.cos(2 * math.pi / step * marked))
+        together = torch.cat(cosines) if cosines else torch.zeros(0)
+        if len(together) >= _FEWEST and float(together.mean()) > best + _BETTER:
+            best, found = float(together.mean()), jpeg_step(table)
+    return found
+
+
+def transposed(table: tuple[int, ...]) -> tuple[int, ...]:
+    """The 64 steps of a picture whose rows and columns are exchanged."""
+    return tuple(table[BLOCK * column + row] for row in range(BLOCK) for column in range(BLOCK))

@@ -1,0 +1,109 @@
+"""What a picture's file proves about the picture that was there before it was degraded.
+
+Detail taken from a reference must leave the input explained. Of a clean input every pixel is known. Of a JPEG the file
+says between which two values each coefficient of the DCT lay; of a noisy one pixels are known to its σ.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from refsr_cli.images import Pixels, to_tensor
+from refsr_cli.layers.resample import local_mean
+from refsr_cli.reference.trust import local_rms
+from refsr_cli.restoration.blocks import BLOCK, from_frequencies, to_frequencies
+from refsr_cli.restoration.degradation import Degradation
+
+_LUMA = (0.299, 0.587, 0.114)
+_ROUNDING = 0.6
+"""Half a level that pixels were rounded by, in the unit of an orthonormal coefficient, with some room."""
+_COLOUR_OF_CHROMA = 1.772
+"""Blue less luma for one level of Cb."""
+_CHROMA_AREA = 17
+"""Pixels a side over which chroma is compared: the blocks of halved chroma are 16 wide, and coarsely quantised but for
+their mean."""
+KNOWN_HALO = BLOCK
+"""Pixels that consistency sees beyond those of a clean input: the rest of a block."""
+_NOISE_ROOM = 1.1
+"""By how much the noise of an area may exceed the estimate."""
+
+Unexplained = Callable[[Tensor], Tensor]
+"""From what a result shrinks to, (1, 3, h, w) in [0, 1], to the local root mean square of what contradicts the input,
+(1, 1, h, w)."""
+
+
+@dataclass(frozen=True)
+class KnownInput:
+    """A degraded input, as its file gave it."""
+
+    pixels: Pixels
+    """(H, W, C), before it was restored."""
+    degradation: Degradation
+
+    @property
+    def quality(self) -> tuple[float, float]:
+        """As `Offer.quality` has it."""
+        return self.degradation.quality
+
+    def part(self, top: int, left: int, bottom: int, right: int, device: torch.device) -> Unexplained:
+        """What is known of the pixels `top` <= row < `bottom`, `left` <= column < `right`."""
+        lr = to_tensor(self.pixels[top:bottom, left:right]).to(device)
+        steps = self.degradation.luma_table
+        if steps is None:
+            return _Noisy(lr, self.degradation.noise / 255)
+        row, column = self.degradation.grid_offset(*self.pixels.shape[:2])
+        table = torch.tensor(steps, device=device).view(BLOCK, BLOCK).float()
+        mean = _COLOUR_OF_CHROMA * self.degradation.chroma_step / (2 * BLOCK * 255)
+        return _JpegBlocks(lr, table, ((row - top) % BLOCK, (column - left) % BLOCK), mean)
+
+
+class _Noisy:
+    def __init__(self, lr: Tensor, sigma: float) -> None:
+        self._lr, self._allowed = lr, _NOISE_ROOM * sigma
+
+    def __call__(self, shrunk: Tensor) -> Tensor:
+        return (local_rms(shrunk - self._lr).square() - self._allowed**2).clamp(min=0).sqrt()
+
+
+class _JpegBlocks:
+    """Quantised luma, and the mean of chroma."""
+
+    def __init__(self, lr: Tensor, table: Tensor, offset: tuple[int, int], chroma_reach: float) -> None:
+        """`lr` (1, 3, h, w) in [0, 1], whose blocks begin `offset` pixels from its upper left corner, and the mean of
+        whose chroma is known to `chroma_reach`."""
+        self._chroma_reach = chroma_reach
+        self._size, self._table, self._offset = lr.shape[-2:], table, offset
+        coefficients = self._coefficients(255 * _luma(lr))
+        middle = (coefficients / table).round() * table
+        reach = table / 2 + _ROUNDING
+        self._low, self._high = middle - reach, middle + reach
+        self._chroma = local_mean(_chroma(lr), _CHROMA_AREA)
+
+    def __call__(self, shrunk: Tensor) -> Tensor:
+        coefficients = self._coefficients(255 * _luma(shrunk))
+        outside = coefficients - coefficients.clamp(self._low, self._high)
+        (top, left), (height, width) = self._offset, self._size
+        first, before = -top % BLOCK, -left % BLOCK
+        luma = from_frequencies(outside)[..., first : first + height, before : before + width] / 255
+        chroma = local_mean(_chroma(shrunk), _CHROMA_AREA) - self._chroma
+        chroma = F.softshrink(chroma, self._chroma_reach)
+        return local_rms(torch.cat([luma, luma, luma, chroma], 1))
+
+    def _coefficients(self, luma: Tensor) -> Tensor:
+        """Of (1, 1, h, w), continued to whole blocks: (1, 1, m, n, 8, 8)."""
+        before = [-offset % BLOCK for offset in self._offset]
+        after = [-(size + first) % BLOCK for size, first in zip(self._size, before, strict=True)]
+        padded = F.pad(luma - 128, (before[1], after[1], before[0], after[0]), mode="replicate")
+        return to_frequencies(padded)
+
+
+def _luma(x: Tensor) -> Tensor:
+    return (x * x.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
+def _chroma(x: Tensor) -> Tensor:
+    """Blue and red less luma: (1, 2, h, w)."""
+    return x[:, [2, 0]] - _luma(x)

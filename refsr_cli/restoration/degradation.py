@@ -1,0 +1,140 @@
+"""What is known of how a picture was degraded: from its file where that says it, else estimated from its pixels."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from refsr_cli.images import Picture, Pixels
+from refsr_cli.images.jpeg import JpegCoding
+from refsr_cli.restoration.blocks import (
+    BLOCK,
+    estimate_jpeg_step,
+    jpeg_step,
+    libjpeg_table,
+    nearest_quality,
+    transposed,
+)
+
+_LOOKED_AT = 1024
+"""Side of the middle part of a large picture that is estimated on."""
+_LAPLACIAN = (1.0, -2.0, 1.0)
+"""The noise of a pixel passes this difference, applied along both sides, six times as strong, and smooth pictures
+vanish (Immerkær 1996)."""
+_AREA, _STEP = 8, 4
+"""Side of the squares that noise is measured in, and from one to the next."""
+_QUIET = 0.1
+"""Part of the squares that are quieter than the one that is taken: those show noise, the others the scene."""
+_QUIET_SHARE = 0.80 * 0.81
+"""Mean absolute value of such a square of pure noise, for σ = 1: that of a normal variable, in a quiet square."""
+_UNCLIPPED = (2.0, 253.0)
+"""Values, of 255, that are surely not cut off at black or white."""
+_FEWEST = 60
+"""Squares below which nothing is estimated: fewer may all show texture."""
+_EVEN = 1.35
+"""Ratio of the median square to a quiet one up to which it is noise that both show: a scene is not so even."""
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """What is known of how a picture came about; clean where nothing is."""
+
+    jpeg: JpegCoding | None = None
+    """The coding of the file that the pixels were read from."""
+    jpeg_step: float = 0.0
+    """Size of the luma quantisation steps in percent of the JPEG standard's example table (100 is libjpeg's quality
+    50, 50 its 75); 0 where there was no JPEG."""
+    noise: float = 0.0
+    """σ of 255."""
+
+    @property
+    def quality(self) -> tuple[float, float]:
+        """As `Offer.quality` has it, for the net that merges references."""
+        return self.jpeg_step / 100, self.noise / 10
+
+    @property
+    def luma_table(self) -> tuple[int, ...] | None:
+        """The 64 luma steps, row by row of the upright picture; None without JPEG."""
+        if self.jpeg is None:
+            return libjpeg_table(nearest_quality(self.jpeg_step)) if self.jpeg_step else None
+        table = self.jpeg.tables[0]
+        return transposed(table) if self.jpeg.orientation >= 5 else table
+
+    @property
+    def chroma_step(self) -> float:
+        """The step of the mean of a block of chroma; like that of luma where it is not known."""
+        if self.jpeg is not None and len(self.jpeg.tables) > 1:
+            return self.jpeg.tables[1][0]
+        return self.luma_table[0] if self.luma_table else 0.0
+
+    def grid_offset(self, height: int, width: int) -> tuple[int, int]:
+        """Row and column, in 0..7, where a block of the upright picture of that size begins: blocks begin at the upper
+        left corner of the file's own orientation."""
+        turn = self.jpeg.orientation if self.jpeg else 1
+        from_bottom, from_right = turn in (3, 4, 7, 8), turn in (2, 3, 6, 7)
+        return height % BLOCK if from_bottom else 0, width % BLOCK if from_right else 0
+
+    @property
+    def jpeg_quality(self) -> int | None:
+        """The libjpeg quality with steps of about that size; None without JPEG."""
+        return nearest_quality(self.jpeg_step) if self.jpeg_step else None
+
+
+def estimate_degradation(picture: Picture) -> Degradation:
+    """What is known of `picture`. A JPEG file says its steps itself; of other files they are estimated, as a PNG may
+    have been a JPEG before."""
+    if picture.jpeg is not None:
+        return Degradation(picture.jpeg, jpeg_step(picture.jpeg.tables[0]))
+    rgb = _middle(picture.pixels)
+    step = estimate_jpeg_step(_luma(rgb))
+    return Degradation(None, step, 0.0 if step else estimate_noise(rgb))
+
+
+def _middle(pixels: Pixels) -> Tensor:
+    """The middle of (H, W, C) as (C, h, w) float in 0..255, from a multiple of 8 on: the grid of a JPEG stays."""
+    for dim in (0, 1):
+        first = max(0, pixels.shape[dim] - _LOOKED_AT) // 2 // 8 * 8
+        pixels = pixels[first : first + _LOOKED_AT] if dim == 0 else pixels[:, first : first + _LOOKED_AT]
+    peak = 255 if pixels.dtype.itemsize == 1 else 65535
+    return torch.from_numpy(pixels.astype("float32")).permute(2, 0, 1) * (255 / peak)
+
+
+def _luma(rgb: Tensor) -> Tensor:
+    """(3 or 1, H, W) to (H, W), as JPEG weighs it."""
+    if len(rgb) == 1:
+        return rgb[0]
+    return 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]
+
+
+def estimate_noise(rgb: Tensor) -> float:
+    """σ of the noise of a picture (3 or 1, H, W) in 0..255; 0 where it cannot be told from the scene.
+
+    Scenes have fine texture in luma, hardly any in the differences between colours, and sensor noise has both: of the
+    quiet squares of each the smaller σ counts. Where colours do not differ (grey pictures and grey noise), luma counts
+    if it is as noisy nearly everywhere, as a scene is not."""
+    inside = ((rgb > _UNCLIPPED[0]) & (rgb < _UNCLIPPED[1])).all(0)[1:-1, 1:-1].float()
+    if min(inside.shape, default=0) < _AREA:
+        return 0.0
+    usable = -F.max_pool2d(-inside[None], _AREA, _STEP)[0] > 0
+    if int(usable.sum()) < _FEWEST:
+        return 0.0
+    luma, evenness = _quiet_squares(_luma(rgb), usable)
+    colour = 0.0
+    if len(rgb) == 3:
+        luma /= (0.299**2 + 0.587**2 + 0.114**2) ** 0.5
+        differences = [_quiet_squares((rgb[number] - rgb[1]) / 2**0.5, usable)[0] for number in (0, 2)]
+        colour = min(luma, *differences)
+    if colour >= 1 or evenness > _EVEN:
+        return colour
+    grey = luma if len(rgb) == 1 else luma * (0.299**2 + 0.587**2 + 0.114**2) ** 0.5
+    return max(colour, grey)
+
+
+def _quiet_squares(plane: Tensor, usable: Tensor) -> tuple[float, float]:
+    """σ of the noise in the quiet squares of (H, W), and how much louder the median square is."""
+    taps = torch.tensor(_LAPLACIAN)
+    kernel = (taps[:, None] * taps / 6).view(1, 1, 3, 3)
+    loudness = F.avg_pool2d(F.conv2d(plane[None, None], kernel).abs(), _AREA, _STEP)[0, 0][usable]
+    quiet, middle = (float(torch.quantile(loudness, part)) for part in (_QUIET, 0.5))
+    return quiet / _QUIET_SHARE, middle / max(quiet, 1e-6)

@@ -1,0 +1,41 @@
+"""How strongly a picture is restored before it is enlarged."""
+
+from dataclasses import dataclass
+
+from refsr_cli.images import Picture
+from refsr_cli.restoration.degradation import Degradation, estimate_degradation
+
+_JPEG_FROM, _JPEG_FULL = 2.0, 10.0
+"""Steps, as `Degradation.jpeg_step` counts them, from which a JPEG is restored, and in full: qualities 99 and 95."""
+_NOISE_FROM, _NOISE_FULL = 1.5, 3.0
+"""σ of 255 from which noise is removed, and in full: clean pictures of fine texture are estimated at up to 1.2."""
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """What is known of how a picture was degraded, and how strongly that is removed."""
+
+    degradation: Degradation
+    strength: float
+    """0 (nothing is done) to 1."""
+
+
+NOTHING = Restoration(Degradation(), 0.0)
+
+
+def automatic_strength(degradation: Degradation) -> float:
+    """0 for a clean picture, rising with JPEG's steps and with noise to 1."""
+    jpeg = _rise(degradation.jpeg_step, _JPEG_FROM, _JPEG_FULL)
+    return max(jpeg, _rise(degradation.noise, _NOISE_FROM, _NOISE_FULL))
+
+
+def plan_restoration(picture: Picture, strength: float | None) -> Restoration:
+    """What is to be done to `picture`: by what is known of it where `strength` is None, else as strongly as asked."""
+    if strength == 0:
+        return NOTHING
+    degradation = estimate_degradation(picture)
+    return Restoration(degradation, automatic_strength(degradation) if strength is None else strength)
+
+
+def _rise(x: float, low: float, high: float) -> float:
+    return round(min(1.0, max(0.0, (x - low) / (high - low))), 2)

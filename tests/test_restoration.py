@@ -1,0 +1,319 @@
+"""How degraded a picture is, what is done about it, and what its file proves."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.fft
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+
+from refsr_cli.data.benchmarks import Benchmark, open_benchmark
+from refsr_cli.data.degradations import SyntheticDegradation, parse_degradation
+from refsr_cli.images import Picture, decode_image, read_image, to_tensor
+from refsr_cli.images.exif import upright
+from refsr_cli.images.jpeg import encode_jpeg
+from refsr_cli.inference.passes import blended
+from refsr_cli.inference.upscaler import Upscaler, finished
+from refsr_cli.layers.resample import downscale
+from refsr_cli.models import build
+from refsr_cli.packaged import packaged
+from refsr_cli.restoration.blocks import from_frequencies, jpeg_step, nearest_quality, to_frequencies
+from refsr_cli.restoration.consistency import KnownInput
+from refsr_cli.restoration.degradation import Degradation, estimate_degradation
+from refsr_cli.restoration.strength import automatic_strength, plan_restoration
+from refsr_cli.weights.store import load_model
+
+KODAK = packaged("examples/images") / "kodak"
+CPU = torch.device("cpu")
+
+
+def degraded(text: str, scale: int = 2) -> list[Picture]:
+    """The packaged photos, shrunk and degraded."""
+    benchmark = replace(open_benchmark(str(KODAK)), degradations=(parse_degradation(text),))
+    return [sample.lr for sample in benchmark.samples(scale)]
+
+
+# what files say
+
+
+@given(quality=st.integers(1, 100), subsampling=st.sampled_from(["4:2:0", "4:2:2", "4:4:4"]))
+def test_a_jpegs_quality_is_read_off_its_tables(quality, subsampling):
+    pixels = np.full((16, 16, 3), 90, np.uint8)
+    picture = decode_image(encode_jpeg(pixels, quality, subsampling), "p")
+    assert picture.jpeg is not None
+    assert picture.jpeg.sampling[0] == {"4:2:0": (2, 2), "4:2:2": (2, 1), "4:4:4": (1, 1)}[subsampling]
+    assert nearest_quality(jpeg_step(picture.jpeg.tables[0])) == pytest.approx(quality, abs=1)
+
+
+def test_tables_are_row_by_row():
+    """The first row of the standard's table at quality 50 is 16 11 10 16 24 40 51 61."""
+    picture = decode_image(encode_jpeg(np.zeros((8, 8, 3), np.uint8), 50), "p")
+    assert picture.jpeg is not None
+    assert picture.jpeg.tables[0][:8] == (16, 11, 10, 16, 24, 40, 51, 61)
+
+
+def saved(**options) -> bytes:
+    file = io.BytesIO()
+    rows, columns = np.mgrid[:48, :64]
+    mode = options.pop("mode", "RGB")
+    image = Image.fromarray(np.stack([4 * rows, 3 * columns, rows + columns], -1).astype(np.uint8)).convert(mode)
+    image.save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def test_kinds_of_jpeg_have_a_coding_or_none():
+    assert len(decode_image(saved(mode="L"), "grey").jpeg.tables) == 1  # type: ignore[union-attr]
+    assert decode_image(saved(mode="CMYK"), "cmyk").jpeg is None  # its pixels became RGB by a profile
+    assert decode_image(saved(progressive=True), "progressive").jpeg is not None
+    odd = [[1 + (7 * k) % 255 for k in range(64)], [255] * 64]
+    coding = decode_image(saved(qtables=odd), "odd").jpeg
+    assert coding is not None and sorted(coding.tables[0]) == sorted(odd[0])
+    assert coding.tables[1] == (255,) * 64
+
+
+def test_a_file_without_a_coding_goes_on_as_an_estimate():
+    """A table that is missing, or says 0."""
+    plain = decode_image(saved(quality=40), "p")
+    assert plan_restoration(replace(plain, jpeg=None), None).strength >= 0
+
+
+def test_other_formats_say_nothing(tmp_path):
+    assert read_image(sorted(KODAK.glob("*.png"))[0]).jpeg is None
+
+
+# what pixels say
+
+
+def test_clean_photos_show_no_jpeg_and_little_noise():
+    for picture in degraded("clean", 2) + degraded("clean", 4):
+        found = estimate_degradation(picture)
+        assert found.jpeg_step == 0 and found.noise < 1.5
+        assert automatic_strength(found) == 0
+
+
+@pytest.mark.parametrize("sigma", [3.0, 5.0, 10.0, 25.0])
+def test_noise_is_estimated_to_a_tenth(sigma):
+    for picture in degraded(f"noise:{sigma:g}"):
+        assert estimate_degradation(picture).noise == pytest.approx(sigma, rel=0.12)
+
+
+def test_grey_noise_on_a_smooth_picture_is_noise():
+    rows, columns = np.mgrid[:128, :128]
+    smooth = (80 + rows / 4 + columns / 3)[..., None]
+    noisy = smooth + 6 * np.random.default_rng(0).standard_normal((128, 128, 1))
+    for channels in (1, 3):
+        pixels = np.repeat(noisy, channels, 2).round().clip(0, 255).astype(np.uint8)
+        found = estimate_degradation(Picture(pixels, None, "png", None, None, None))
+        assert found.noise == pytest.approx(6, rel=0.12)
+
+
+@pytest.mark.parametrize("quality", [30, 50, 75, 85])
+def test_a_png_that_was_a_jpeg_shows_its_quality(quality):
+    for picture in degraded(f"jpeg:{quality}"):
+        found = estimate_degradation(replace(picture, jpeg=None))
+        assert found.jpeg is None
+        assert found.jpeg_quality == pytest.approx(quality, abs=2)
+
+
+@given(height=st.integers(1, 20), width=st.integers(1, 20), channels=st.sampled_from([1, 3]), deep=st.booleans())
+def test_any_picture_can_be_estimated(height, width, channels, deep):
+    kind = np.uint16 if deep else np.uint8
+    pixels = np.random.default_rng(height).integers(0, np.iinfo(kind).max, (height, width, channels)).astype(kind)
+    found = estimate_degradation(Picture(pixels, None, "png", None, None, None))
+    assert 0 <= automatic_strength(found) <= 1
+
+
+def test_sixteen_bits_are_estimated_like_eight():
+    eight = degraded("noise:8")[0]
+    sixteen = replace(eight, pixels=eight.pixels.astype(np.uint16) * 257)
+    assert estimate_degradation(sixteen).noise == pytest.approx(estimate_degradation(eight).noise, rel=1e-3)
+
+
+def test_strength_rises_with_what_is_wrong():
+    jpegs = [automatic_strength(Degradation(None, jpeg_step(table_of(quality)))) for quality in (100, 98, 95, 75, 30)]
+    assert jpegs == sorted(jpegs) and jpegs[0] == 0 and jpegs[-1] == 1
+    noises = [automatic_strength(Degradation(noise=sigma)) for sigma in (0, 1, 2, 5, 20)]
+    assert noises == sorted(noises) and noises[1] == 0 and noises[-1] == 1
+
+
+def table_of(quality: int) -> tuple[int, ...]:
+    jpeg = decode_image(encode_jpeg(np.zeros((8, 8, 3), np.uint8), quality), "p").jpeg
+    assert jpeg is not None
+    return jpeg.tables[0]
+
+
+def test_what_is_asked_for_counts_more_than_what_is_found():
+    (picture, *_) = degraded("jpeg:30")
+    assert plan_restoration(picture, 0.4).strength == 0.4
+    assert plan_restoration(picture, 0.0).strength == 0.0
+    assert plan_restoration(picture, None).strength == 1.0
+
+
+# blocks
+
+
+def test_block_transform_is_scipys():
+    plane = torch.rand(16, 24, dtype=torch.float64)
+    coefficients = to_frequencies(plane)
+    expected = scipy.fft.dctn(plane[8:16, 16:24].numpy(), norm="ortho")
+    np.testing.assert_allclose(coefficients[1, 2].numpy(), expected, atol=1e-6)
+    torch.testing.assert_close(from_frequencies(coefficients), plane, rtol=0, atol=1e-6)
+
+
+# what a file proves
+
+
+def known(picture: Picture) -> KnownInput:
+    return KnownInput(picture.pixels, estimate_degradation(picture))
+
+
+@pytest.mark.parametrize("quality", [30, 75, 90])
+@pytest.mark.parametrize("subsampling", ["4:2:0", "4:4:4"])
+def test_what_was_there_before_a_jpeg_is_explained_and_another_picture_is_not(quality, subsampling):
+    before = read_image(sorted(KODAK.glob("*.png"))[0]).pixels[100:196, 100:228]
+    picture = decode_image(encode_jpeg(before, quality, subsampling), "p")
+    unexplained = known(picture).part(0, 0, 96, 128, CPU)
+    truth = to_tensor(before)
+    at_rest, moved, duller = (
+        float(unexplained(x).square().mean().sqrt()) for x in (truth, truth.roll(1, -1), 0.8 * truth + 0.1)
+    )
+    assert at_rest < 0.6 / 255
+    assert moved > 3 * at_rest and duller > 3 * at_rest
+    plain = float((truth - to_tensor(picture.pixels)).square().mean().sqrt())
+    assert plain > 2 * at_rest  # pixel by pixel the truth would seem a mistake
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_jpeg_is_known_in_its_own_orientation(orientation):
+    """Sides that are no multiple of 8: blocks of the upright picture then begin elsewhere."""
+    stored = read_image(sorted(KODAK.glob("*.png"))[0]).pixels[100:189, 100:215]
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(file, "JPEG", quality=50, exif=exif)
+    picture = decode_image(file.getvalue(), "p")
+    truth = upright(stored, orientation)
+    assert picture.pixels.shape == truth.shape
+    unexplained = known(picture).part(0, 0, picture.height, picture.width, CPU)(to_tensor(truth))
+    assert float(unexplained[..., 12:-12, 12:-12].max()) < 1.5 / 255
+
+
+def test_parts_of_a_jpeg_know_what_the_whole_knows():
+    before = read_image(sorted(KODAK.glob("*.png"))[0]).pixels[100:196, 100:228]
+    picture = decode_image(encode_jpeg(before, 40), "p")
+    other = to_tensor(before).roll(2, -2)
+    whole = known(picture).part(0, 0, 96, 128, CPU)(other)
+    part = known(picture).part(11, 21, 85, 115, CPU)(other[..., 11:85, 21:115])
+    inside = part[..., 24:-24, 24:-24]
+    torch.testing.assert_close(inside, whole[..., 35:61, 45:91], rtol=0, atol=1e-5)
+
+
+def test_noise_explains_differences_of_its_size():
+    (picture, *_) = degraded("noise:6")
+    (clean, *_) = degraded("clean")
+    unexplained = known(picture).part(0, 0, picture.height, picture.width, CPU)
+    assert float(unexplained(to_tensor(clean.pixels)).mean()) < 0.6 / 255
+    assert float(unexplained(to_tensor(clean.pixels).roll(2, -1)).mean()) > 4 / 255
+
+
+# restoring
+
+
+class _Brighter(torch.nn.Module):
+    def forward(self, lr: Tensor) -> Tensor:
+        return lr + 10 / 255
+
+
+def brightening() -> Upscaler:
+    """A net that keeps the size and makes all pixels brighter by 10."""
+    model = build("restorer", 1, {"features": 8, "blocks": 1})
+    torch.nn.init.zeros_(model.tail.weight)
+    torch.nn.init.constant_(model.tail.bias, 16 * 10 / 255)
+    return Upscaler(model, device="cpu", precision="fp32", self_ensemble=False)
+
+
+def enlarged(picture: Picture, **options) -> tuple[np.ndarray, float]:
+    bicubic = Upscaler(build("bicubic", 2), device="cpu", self_ensemble=False, **options)
+    result = finished(bicubic.enlarge(picture, 2 * picture.height, 2 * picture.width))
+    return result.picture.pixels.astype(int), result.restoration.strength
+
+
+def test_an_untrained_restorer_changes_nothing():
+    model = build("restorer", 1).eval()
+    x = torch.rand(1, 3, 20, 22)
+    with torch.inference_mode():
+        assert torch.equal(model(x), x)
+
+
+@pytest.mark.parametrize("strength", [0.3, 1.0])
+def test_pictures_are_restored_as_strongly_as_asked(strength):
+    picture = Picture(np.full((24, 30, 3), 100, np.uint8), None, "png", None, None, None)
+    pixels, used = enlarged(picture, restorer=brightening(), restore=strength)
+    assert used == strength
+    assert np.abs(pixels - (100 + 10 * strength)).max() <= 1
+
+
+def test_clean_pictures_are_left_as_they_are():
+    (picture, *_) = degraded("clean")
+    alone, _ = enlarged(picture)
+    automatic, strength = enlarged(picture, restorer=brightening())
+    off, none = enlarged(picture, restorer=brightening(), restore=0.0)
+    assert strength == none == 0
+    np.testing.assert_array_equal(automatic, alone)
+    np.testing.assert_array_equal(off, alone)
+
+
+def test_alpha_is_not_restored():
+    (jpeg, *_) = degraded("jpeg:30")
+    alpha = np.full(jpeg.pixels.shape[:2], 200, np.uint8)
+    bicubic = Upscaler(build("bicubic", 2), device="cpu", self_ensemble=False, restorer=brightening())
+    result = finished(bicubic.enlarge(replace(jpeg, alpha=alpha), 2 * jpeg.height, 2 * jpeg.width)).picture
+    assert result.alpha is not None and (result.alpha == 200).all()
+
+
+@given(strength=st.floats(0, 1))
+def test_blending_is_linear(strength):
+    before, after = (np.random.default_rng(seed).integers(0, 256, (5, 4, 3)).astype(np.uint8) for seed in (0, 1))
+    expected = before + strength * (after.astype(float) - before)
+    assert np.abs(blended(before, after, strength) - expected).max() <= 0.5 + 1e-4
+
+
+def test_tiles_restore_as_the_whole_does():
+    (picture, *_) = degraded("jpeg:30")
+    whole, tiled = (
+        Upscaler(load_model("restorer", 1).model, device="cpu", precision="fp32", self_ensemble=False, tile=tile)
+        for tile in (0, 48)
+    )
+    one, two = (finished(its.scale_up_alike([picture.pixels], 1))[0].astype(int) for its in (whole, tiled))
+    assert np.abs(one - two).max() <= 1 and (one != two).mean() < 1e-3
+
+
+@pytest.mark.parametrize("cell", ["jpeg:50", "jpeg:30", "noise:5", "noise:10", "noise:3+jpeg:80"])
+def test_the_packaged_weights_bring_pictures_nearer_to_what_they_were(cell):
+    """At the size that degraded pictures have, on photos that they were not trained on."""
+    restorer = Upscaler(load_model("restorer", 1).model, device="cpu", precision="fp32", self_ensemble=False)
+    for dirty, clean in zip(degraded(cell, 4), degraded("clean", 4), strict=True):
+        (restored,) = finished(restorer.scale_up_alike([dirty.pixels], 1))
+        before, after = (np.square(x.astype(float) - clean.pixels).mean() for x in (dirty.pixels, restored))
+        assert after < 0.97 * before
+
+
+def test_a_benchmark_may_be_shrunk_first():
+    benchmark = Benchmark("photos", KODAK, "y", limit=1, shrunk=4)
+    sample = next(benchmark.samples(1))
+    photo = to_tensor(read_image(benchmark.paths()[0]).pixels)
+    expected = downscale(photo, 4).clamp(0, 1)
+    torch.testing.assert_close(sample.hr, expected, rtol=0, atol=0.51 / 255)
+    torch.testing.assert_close(to_tensor(sample.lr.pixels), sample.hr, rtol=0, atol=1e-6)
+
+
+def test_a_synthetic_degradation_of_nothing_is_the_papers():
+    hr = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(
+        SyntheticDegradation().shrink(hr, 4, "x"), downscale(hr, 4).clamp(0, 1), rtol=0, atol=0.51 / 255
+    )
