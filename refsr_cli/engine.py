@@ -43,12 +43,15 @@ class Restored:
     """Whether the file says that quality; else it is estimated from the pixels."""
     noise: float
     """σ of 255, estimated."""
+    note: str | None = None
+    """What could not be found out."""
 
 
-def restored_as(restoration: Restoration) -> Restored:
-    """The record of a restoration."""
+def restored_as(restoration: Restoration, format: str) -> Restored:
+    """The record of a restoration of a picture from a file of that format."""
     known = restoration.degradation
-    return Restored(restoration.strength, known.jpeg_quality, known.jpeg is not None, round(known.noise, 2))
+    unread = "a JPEG whose quality cannot be read" if format == "jpg" and known.jpeg is None else None
+    return Restored(restoration.strength, known.jpeg_quality, known.jpeg is not None, round(known.noise, 2), unread)
 
 
 def columns(record: Any) -> dict[str, Any]:

@@ -68,7 +68,11 @@ def saved(**options) -> bytes:
 
 def test_kinds_of_jpeg_have_a_coding_or_none():
     assert len(decode_image(saved(mode="L"), "grey").jpeg.tables) == 1  # type: ignore[union-attr]
-    assert decode_image(saved(mode="CMYK"), "cmyk").jpeg is None  # its pixels became RGB by a profile
+    for other in (saved(mode="CMYK"), saved(keep_rgb=True)):  # steps are known, and nothing of luma
+        picture = decode_image(other, "other")
+        assert picture.jpeg is not None and not picture.jpeg.has_luma
+        known = estimate_degradation(picture)
+        assert known.jpeg_quality == pytest.approx(75, abs=1) and known.luma_table is None
     assert decode_image(saved(progressive=True), "progressive").jpeg is not None
     odd = [[1 + (7 * k) % 255 for k in range(64)], [255] * 64]
     coding = decode_image(saved(qtables=odd), "odd").jpeg

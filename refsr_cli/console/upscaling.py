@@ -41,6 +41,8 @@ def _restoration(record: Record) -> str:
     found = []
     if record["jpeg_quality"]:
         found.append(f"{'' if record['from_file'] else 'was a '}JPEG, about quality {record['jpeg_quality']}")
+    if record["note"]:
+        found.append(record["note"])
     if record["noise"] >= 1:
         found.append(f"noise of about {record['noise']:.1f} of 255")
     strength = f"restoration {record['strength']:.2g}" if record["strength"] else "not restored"

@@ -25,23 +25,23 @@ class JpegCoding:
     """For each component its sampling factors along the width and the height."""
     orientation: int = NO_TURN
     """1 to 8: by which EXIF orientation the decoded pixels were turned upright."""
+    has_luma: bool = True
+    """Whether the first component is the luma of the pixels; of CMYK and RGB it is not."""
 
 
 def coding_of(image: ImageFile, orientation: int) -> JpegCoding | None:
-    """The coding of a JPEG that Pillow opened, of grey or YCbCr pixels; None where it does not say it, or where the
-    pixels are of another kind (CMYK, RGB)."""
+    """The coding of a JPEG that Pillow opened; None where it does not say it."""
     tables, layers = getattr(image, "quantization", {}), getattr(image, "layer", [])
-    adobe_rgb = image.info.get("adobe_transform", 1) == 0
-    if image.mode not in ("L", "RGB") or (image.mode == "RGB" and adobe_rgb) or len(layers) not in (1, 3):
-        return None
+    as_rgb = image.info.get("adobe_transform", 1) == 0 or [row[0] for row in layers] == list(b"RGB")
+    has_luma = image.mode == "L" or (image.mode == "RGB" and not as_rgb)
     try:
         steps = tuple(tuple(int(step) for step in tables[number]) for _, _, _, number in layers)
         sampling = tuple((int(across), int(down)) for _, across, down, _ in layers)
     except (LookupError, TypeError, ValueError):
         return None
-    whole = all(len(table) == _STEPS and min(table) >= 1 for table in steps)
+    whole = bool(steps) and all(len(table) == _STEPS and min(table) >= 1 for table in steps)
     sampled = all(1 <= factor <= 4 for pair in sampling for factor in pair)
-    return JpegCoding(steps, sampling, orientation) if whole and sampled else None
+    return JpegCoding(steps, sampling, orientation, has_luma) if whole and sampled else None
 
 
 def encode_jpeg(pixels: npt.NDArray[np.uint8], quality: int, subsampling: Subsampling = "4:2:0") -> bytes:

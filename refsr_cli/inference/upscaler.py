@@ -252,7 +252,7 @@ class Upscaler:
             restored.append((yield from self._restored(picture.pixels, plan.strength)))
         large = yield from self._resize_alike(restored, height, width)
         return [
-            Enlarged(replace(picture, pixels=pixels), plan)
+            Enlarged(replace(picture, pixels=pixels, jpeg=None), plan)
             for picture, pixels, plan in zip(pictures, large, plans, strict=True)
         ]
 
@@ -287,7 +287,7 @@ class Upscaler:
         restored = yield from self._restored(colors.pixels, plan.strength)
         known = KnownInput(colors.pixels, plan.degradation) if plan.strength else None
         pixels, guidance = yield from self.resize_to(restored, height, width, refs, known)
-        large = replace(picture, pixels=pixels)
+        large = replace(picture, pixels=pixels, jpeg=None)
         if picture.alpha is not None:
             alpha, _ = yield from self.resize_to(picture.alpha[..., None], height, width)
             large = replace(large, alpha=alpha[..., 0])

@@ -27,6 +27,8 @@ _CHROMA_AREA = 17
 their mean."""
 KNOWN_HALO = BLOCK
 """Pixels that consistency sees beyond those of a clean input: the rest of a block."""
+_STEP_OF_ERROR = 0.08
+"""Root mean square, of 255, by which a JPEG whose luma is not known is wrong, for a percent of step."""
 _NOISE_ROOM = 1.1
 """By how much the noise of an area may exceed the estimate."""
 
@@ -53,7 +55,8 @@ class KnownInput:
         lr = to_tensor(self.pixels[top:bottom, left:right]).to(device)
         steps = self.degradation.luma_table
         if steps is None:
-            return _Noisy(lr, self.degradation.noise / 255)
+            coarse = self.degradation.jpeg_step * _STEP_OF_ERROR
+            return _Noisy(lr, max(self.degradation.noise, coarse) / 255)
         row, column = self.degradation.grid_offset(*self.pixels.shape[:2])
         table = torch.tensor(steps, device=device).view(BLOCK, BLOCK).float()
         mean = _COLOUR_OF_CHROMA * self.degradation.chroma_step / (2 * BLOCK * 255)

@@ -56,6 +56,8 @@ class Degradation:
     @property
     def luma_table(self) -> tuple[int, ...] | None:
         """The 64 luma steps, row by row of the upright picture; None without JPEG."""
+        if self.jpeg is not None and not self.jpeg.has_luma:
+            return None
         if self.jpeg is None:
             return libjpeg_table(nearest_quality(self.jpeg_step)) if self.jpeg_step else None
         table = self.jpeg.tables[0]

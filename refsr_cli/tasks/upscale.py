@@ -346,5 +346,5 @@ def _write(made: _Made, config: UpscaleConfig) -> Upscaled:
         seconds,
         enlarged.uses,
         made.references,
-        restored_as(enlarged.restoration) if made.restores else None,
+        restored_as(enlarged.restoration, enlarged.picture.format) if made.restores else None,
     )
