@@ -8,7 +8,7 @@ from torch import Tensor
 from refsr_cli.inference.device import computing
 from refsr_cli.inference.fast import fast
 from refsr_cli.layers.resample import continued, mirror
-from refsr_cli.models import SRModel
+from refsr_cli.models import SRModel, merge_by_formula
 from refsr_cli.reference.offer import Offer
 
 Runner = Callable[[Tensor], Tensor]
@@ -49,16 +49,18 @@ def runner_for(
     return run
 
 
-def merger_for(model: SRModel, precision: torch.dtype = torch.float32) -> Merge:
-    """`model.merge`, computed as `runner_for` computes, its answers float32."""
+def merger_for(model: SRModel, precision: torch.dtype = torch.float32, *, degraded: bool = False) -> Merge:
+    """`model.merge`, computed as `runner_for` computes, its answers float32. What was learned of clean pictures alone
+    takes too little for `degraded` ones, and the formula is used instead."""
+    merge = merge_by_formula if degraded and not model.merges_degraded else model.merge
 
     @torch.inference_mode()
-    def merge(offer: Offer) -> tuple[Tensor, Tensor]:
+    def merged(offer: Offer) -> tuple[Tensor, Tensor]:
         with computing(offer.lr.device, precision):
-            detail, trust = model.merge(offer)
+            detail, trust = merge(offer)
         return detail.float(), trust.float()
 
-    return merge
+    return merged
 
 
 def orient(x: Tensor, orientation: int) -> Tensor:

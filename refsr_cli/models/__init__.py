@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from refsr_cli.errors import BadSetting, UnknownName
-from refsr_cli.models.base import Guide, SRModel
+from refsr_cli.models.base import Guide, SRModel, merge_by_formula
 from refsr_cli.models.bicubic import Bicubic, BicubicConfig
 from refsr_cli.models.c2 import C2, C2Config
 from refsr_cli.models.datsr import DATSR, DATSRConfig
@@ -20,7 +20,7 @@ from refsr_cli.models.srdensenet import SRDenseNet, SRDenseNetConfig
 from refsr_cli.models.srresnet import SRResNet, SRResNetConfig
 from refsr_cli.models.ssen import SSEN, SSENConfig
 
-__all__ = ["MODELS", "Guide", "ModelSpec", "SRModel", "build", "fingerprint", "numbers_of"]
+__all__ = ["MODELS", "Guide", "ModelSpec", "SRModel", "build", "fingerprint", "merge_by_formula", "numbers_of"]
 
 
 @dataclass(frozen=True)

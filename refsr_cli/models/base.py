@@ -33,6 +33,11 @@ class Guide(Protocol):
         ...
 
 
+def merge_by_formula(offer: Offer) -> tuple[Tensor, Tensor]:
+    """`SRModel.merge` where nothing was learned."""
+    return offer.detail, gate(offer)
+
+
 class SRModel(nn.Module):
     """A super-resolution net built for one scale.
 
@@ -49,6 +54,8 @@ class SRModel(nn.Module):
     """How many references `look` has a use for; None is any number."""
     merges_refs: ClassVar[bool] = False
     """Whether the net has learned how to `merge` references."""
+    merges_degraded: bool = False
+    """Whether what was learned is also for pictures that were degraded; else these are merged by formula."""
     merge_radius: ClassVar[int] = 0
     """Radius in low-resolution pixels beyond which `merge` sees nothing."""
     multiple_of: ClassVar[int] = 1
@@ -110,7 +117,7 @@ class SRModel(nn.Module):
     def merge(self, offer: Offer) -> tuple[Tensor, Tensor]:
         """The detail to be added to `offer.base` (N, 3, scale*h, scale*w), and how far it is trusted, in [0, 1]
         (N, 1, scale*h, scale*w). A net that has not learned it takes the detail as it is, trusted by formula."""
-        return offer.detail, gate(offer)
+        return merge_by_formula(offer)
 
     def start_from(self, source: "SRModel", name: str, *, partly: bool = False) -> str:
         """Copies the weights of `source`, called `name` in messages: all of them, of a net for another scale all but

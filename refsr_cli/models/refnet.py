@@ -98,6 +98,10 @@ class RefNet(SRModel):
         self.merger = Merger(config.features, config.blocks, conditioned=config.conditioned)
 
     @property
+    def merges_degraded(self) -> bool:  # type: ignore[override]
+        return self.config.conditioned
+
+    @property
     def receptive_field(self) -> int:
         return self.trunk.receptive_field
 
