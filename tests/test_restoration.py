@@ -18,10 +18,12 @@ from refsr_cli.images import Picture, decode_image, read_image, to_tensor
 from refsr_cli.images.exif import upright
 from refsr_cli.images.jpeg import encode_jpeg
 from refsr_cli.inference.passes import blended
+from refsr_cli.inference.runner import merger_for
 from refsr_cli.inference.upscaler import Upscaler, finished
 from refsr_cli.layers.resample import downscale
 from refsr_cli.models import build
 from refsr_cli.packaged import packaged
+from refsr_cli.reference.offer import Offer
 from refsr_cli.restoration.blocks import from_frequencies, jpeg_step, nearest_quality, to_frequencies
 from refsr_cli.restoration.consistency import KnownInput
 from refsr_cli.restoration.degradation import Degradation, estimate_degradation
@@ -321,3 +323,27 @@ def test_a_synthetic_degradation_of_nothing_is_the_papers():
     torch.testing.assert_close(
         SyntheticDegradation().shrink(hr, 4, "x"), downscale(hr, 4).clamp(0, 1), rtol=0, atol=0.51 / 255
     )
+
+
+def test_merging_that_was_learned_of_clean_pictures_is_not_for_degraded_ones():
+    lr = torch.rand(1, 3, 6, 7)
+    base, detail = torch.rand(1, 3, 24, 28), torch.rand(1, 3, 24, 28) / 10
+    offer = Offer(lr, base, detail, detail, detail[:, :1] ** 2, lr[:, :1], lr / 10, lr[:, :2])
+    for conditioned in (False, True):
+        model = build("refnet", 4, {"trunk_features": 4, "trunk_blocks": 1, "conditioned": conditioned}).eval()
+        torch.nn.init.normal_(model.merger.tail.weight)
+        clean, degraded = (merger_for(model, degraded=its)(offer)[0] for its in (False, True))
+        assert not torch.equal(clean, detail)
+        assert torch.equal(degraded, clean if conditioned else detail)
+
+
+def test_a_merger_that_becomes_conditioned_begins_as_it_was():
+    before = build("refnet", 4, {"trunk_features": 4, "trunk_blocks": 1}).eval()
+    torch.nn.init.normal_(before.merger.tail.weight, std=0.1)
+    after = build("refnet", 4, {"trunk_features": 4, "trunk_blocks": 1, "conditioned": True}).eval()
+    after.start_from(before, "before")
+    lr, detail = torch.rand(1, 3, 6, 7), torch.rand(1, 3, 24, 28) / 10
+    offer = Offer(lr, torch.rand(1, 3, 24, 28), detail, detail, detail[:, :1] ** 2, lr[:, :1], lr / 10, lr[:, :2])
+    with torch.inference_mode():
+        for one, other in zip(before.merge(offer), after.merge(offer), strict=True):
+            torch.testing.assert_close(one, other)

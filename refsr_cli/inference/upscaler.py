@@ -111,7 +111,7 @@ class Upscaler:
         match, sources = yield from match_all(lr, chosen, self.model.scale)
         run = guided(
             net,
-            merger_for(self.model, self.precision),
+            merger_for(self.model, self.precision, degraded=known is not None),
             self.model.scale,
             match,
             sources,
