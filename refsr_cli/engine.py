@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from refsr_cli.config import NetConfig
+from refsr_cli.errors import BadSetting
 from refsr_cli.inference.results import Using
 from refsr_cli.inference.upscaler import Upscaler
 from refsr_cli.models import SRModel
@@ -71,7 +72,6 @@ def open_upscaler(
 
     Raises what `load_model` and `Upscaler` raise.
     """
-    restorer = _restorer(config)
     loaded = load_model(
         config.model,
         scale,
@@ -82,7 +82,9 @@ def open_upscaler(
         res_scale=config.res_scale,
     )
     restores = not loaded.model.interpolates and loaded.model.scale > 1
-    upscaler = _ready(loaded.model, config, restorer if restores else None, config.restore)
+    if config.restore and not restores:
+        raise BadSetting(f"--restore goes before a net that enlarges, not before {loaded.name}; leave it out")
+    upscaler = _ready(loaded.model, config, _restorer(config) if restores else None, config.restore)
     return upscaler, upscaler.using(loaded.name, loaded.metadata.get("note"))
 
 

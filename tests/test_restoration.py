@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
+from refsr_cli.config import EvaluateConfig, TrainConfig, resumed
 from refsr_cli.data.benchmarks import Benchmark, open_benchmark
-from refsr_cli.data.degradations import SyntheticDegradation, parse_degradation
+from refsr_cli.data.degradations import CELLS, SyntheticDegradation, parse_degradation
+from refsr_cli.errors import BadSetting
 from refsr_cli.images import Picture, decode_image, read_image, to_tensor
 from refsr_cli.images.exif import upright
 from refsr_cli.images.jpeg import encode_jpeg
@@ -23,11 +25,15 @@ from refsr_cli.inference.upscaler import Upscaler, finished
 from refsr_cli.layers.resample import downscale
 from refsr_cli.models import build
 from refsr_cli.packaged import packaged
+from refsr_cli.recipes import settings_of
 from refsr_cli.reference.offer import Offer
 from refsr_cli.restoration.blocks import from_frequencies, jpeg_step, nearest_quality, to_frequencies
 from refsr_cli.restoration.consistency import KnownInput
 from refsr_cli.restoration.degradation import Degradation, estimate_degradation
 from refsr_cli.restoration.strength import automatic_strength, plan_restoration
+from refsr_cli.tasks.evaluate import MeasuredCell, evaluate, evaluate_degraded
+from refsr_cli.tasks.train import Step, train
+from refsr_cli.weights.files import load_weights
 from refsr_cli.weights.store import load_model
 
 KODAK = packaged("examples/images") / "kodak"
@@ -347,3 +353,60 @@ def test_a_merger_that_becomes_conditioned_begins_as_it_was():
     with torch.inference_mode():
         for one, other in zip(before.merge(offer), after.merge(offer), strict=True):
             torch.testing.assert_close(one, other)
+
+
+def test_noise_in_a_jpeg_of_fine_steps_is_noise():
+    rng = np.random.default_rng(0)
+    smooth = np.tile(np.linspace(60, 180, 192)[:, None, None], (1, 192, 3))
+    noisy = (smooth + 12 * rng.standard_normal(smooth.shape)).round().clip(0, 255).astype(np.uint8)
+    picture = decode_image(encode_jpeg(noisy, 100, "4:4:4"), "p")
+    assert plan_restoration(picture, None).strength == 1
+    quiet = decode_image(encode_jpeg(smooth.round().astype(np.uint8), 100, "4:4:4"), "p")
+    assert plan_restoration(quiet, None).strength == 0
+
+
+def test_what_is_asked_for_in_vain_is_refused():
+    photos = str(KODAK)
+    with pytest.raises(BadSetting, match="leave it out"):
+        list(evaluate(EvaluateConfig(dataset=photos, model="bicubic", restore=1.0, limit=1)))
+    with pytest.raises(BadSetting, match="keeps the size"):
+        list(evaluate(EvaluateConfig(dataset=photos, model="restorer", scale=4, limit=1)))
+    with pytest.raises(BadSetting, match="--degrade"):
+        list(train(TrainConfig(model="restorer", scale=1)))
+    with pytest.raises(BadSetting, match="conditioned=true"):
+        list(train(TrainConfig(model="refnet", degrade="photo")))
+
+
+def test_every_way_to_degrade_is_measured_beside_bicubic(tmp_path):
+    config = EvaluateConfig(
+        dataset=str(KODAK), model="bicubic", degrade="all", limit=1, plot=tmp_path / "p.png", csv=tmp_path / "c.csv"
+    )
+    rows = [record for record in evaluate_degraded(config) if isinstance(record, MeasuredCell)]
+    assert [row.degradation for row in rows] == list(CELLS)
+    assert all(abs(row.gain) < 1e-6 for row in rows)
+    assert rows[0].psnr > rows[1].psnr > rows[3].psnr > rows[5].psnr  # clean, JPEG 95, 75, 30
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    assert len((tmp_path / "c.csv").read_text().splitlines()) == 1 + len(CELLS)
+    with pytest.raises(BadSetting, match="exists already"):
+        list(evaluate_degraded(config))
+
+
+def test_a_restorer_learns(tmp_path):
+    """Weights change, resuming gives the same, and degraded photos are what is validated on."""
+    settings = {"batch": 2, "patch": 16, "steps": 4, "validate_every": 4, "device": "cpu", "precision": "fp32"}
+    common = {
+        **settings_of("restorer"),
+        **settings,
+        "numbers": ("features=8", "blocks=1"),
+        "data": KODAK,
+        "val": str(KODAK),
+    }
+    list(train(TrainConfig(**common, out=tmp_path / "straight")))
+    stopped = train(TrainConfig(**common, log_every=1, out=tmp_path / "broken"))
+    next(record for record in stopped if isinstance(record, Step) and record.step == 2)
+    stopped.close()
+    *_, validation, _ = train(resumed(tmp_path / "broken", {}))
+    one, two = (load_weights(tmp_path / name / "model.safetensors").model for name in ("straight", "broken"))
+    assert all(torch.equal(value, two.state_dict()[key]) for key, value in one.state_dict().items())
+    assert one.state_dict()["tail.bias"].abs().max() > 0
+    assert validation.scale == 1 and 25 < validation.psnr < 45

@@ -126,7 +126,7 @@ class EvaluateConfig(NetConfig):
     download: bool = False
     """Whether a named dataset that refsr knows where to find is fetched first."""
     degrade: str | None = None
-    """What low-resolution images go through after they are made, such as `noise:3+jpeg:80`; `all` tries many, one after
+    """By what low-resolution images are made besides shrinking, such as `noise:3+jpeg:80`; `all` tries many, one after
     the other."""
     refs: str = "all"
     """Which references of a set that has them: all, none, a number, L1 to L5, or ones made to test with."""

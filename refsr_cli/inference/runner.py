@@ -19,7 +19,7 @@ Merge = Callable[[Offer], tuple[Tensor, Tensor]]
 
 FRAME = 6
 """Low-resolution pixels that are mirrored around what is run `framed`. A flat picture is then flat up to its border, to
-1 of 255, where nets that pad with zeros see a frame of another colour and draw it."""
+1 of 255, where nets that pad with zeros give it a frame of another colour."""
 
 
 def runner_for(

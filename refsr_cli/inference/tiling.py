@@ -22,7 +22,7 @@ from refsr_cli.layers.backprojection import RADIUS, back_project
 from refsr_cli.layers.resample import resize
 
 CONSISTENT_HALO = RADIUS
-"""Input pixels that `consistent` can see beyond what it runs."""
+"""Input pixels that `consistent` depends on beyond what it runs, but for fine screens."""
 RESIZE_HALO = 4
 """Input pixels that the antialiased kernel of `resized` can reach."""
 

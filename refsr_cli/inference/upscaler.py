@@ -155,7 +155,7 @@ class Upscaler:
         return ensembled(self._run) if self.self_ensemble else self._run, self.model.receptive_field
 
     def _projecting(self, run: TileRunner, halo: int) -> tuple[TileRunner, int]:
-        """`run` with results that shrink to the input, and how far it then sees."""
+        """`run` with results that shrink to the input, and its halo."""
         return (consistent(run, self.model.scale), halo + CONSISTENT_HALO) if self._consistent else (run, halo)
 
     def _in_tiles(
@@ -222,6 +222,8 @@ class Upscaler:
     ) -> Generator[int, None, tuple[Pixels, Guidance | None]]:
         """(H, W, C) to (height, width, C): passes of the net until it is large enough, then shrunk. References help
         the first pass. Takes, yields and gives what `scale_up` does."""
+        if self.model.scale == 1 and pixels.shape[:2] != (height, width):
+            raise BadSetting("this net keeps the size; give another --model to enlarge, or --scale 1 to refsr eval")
         if not refs and not self.model.needs_ref:
             (large,) = yield from self._resize_alike([pixels], height, width)
             return large, None
@@ -285,7 +287,8 @@ class Upscaler:
         colors = picture if picture.alpha is None else bleed_color(picture)
         plan = plan or self.plan(picture)
         restored = yield from self._restored(colors.pixels, plan.strength)
-        known = KnownInput(colors.pixels, plan.degradation) if plan.strength else None
+        found = plan.degradation.jpeg_step or plan.degradation.noise
+        known = KnownInput(colors.pixels, plan.degradation) if plan.strength and found else None
         pixels, guidance = yield from self.resize_to(restored, height, width, refs, known)
         large = replace(picture, pixels=pixels, jpeg=None)
         if picture.alpha is not None:

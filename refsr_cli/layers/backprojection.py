@@ -1,7 +1,7 @@
 """Results that shrink back to their input: back-projection (Irani and Peleg 1991) with MATLAB's bicubic both ways.
 
-A net answers with means of what it saw while training, and so loses contrast in patterns it never saw: a fine screen
-comes back too dark or too light. What the shrunk result lacks is enlarged and added.
+A net answers with means of what it was trained on, and so loses contrast in other patterns: a fine screen comes back
+too dark or too light. What the shrunk result lacks is enlarged and added.
 """
 
 from functools import cache
@@ -21,7 +21,8 @@ _TONE = 1.5 / 255
 """Mean difference, over `_AREA` low-resolution pixels a side, from which the tone counts as wrong."""
 _AREA = 9
 RADIUS = 16
-"""Low-resolution pixels that the usual steps see."""
+"""Low-resolution pixels that the usual steps depend on. In fine screens there are more steps, whose effect fades within
+a few times that."""
 _KERNEL = 2 * _REACH + 1
 
 
@@ -53,10 +54,10 @@ def back_project(sr: Tensor, lr: Tensor, scale: int) -> Tensor:
         missing = lr - _convolved(x, down)
         projected = (x + _convolved(missing, up)).clamp_(0, 1)
         if step >= _STEPS:
-            off = local_mean(missing, _AREA).abs().amax((1, 2, 3), keepdim=True) > _TONE
+            off = F.max_pool2d(local_mean(missing, _AREA).abs().amax(1, keepdim=True), _AREA, 1, _AREA // 2) > _TONE
             if not off.any():
                 break
-            projected = torch.where(off, projected, x)  # each picture by itself
+            projected = torch.where(off, projected, x)  # around there only, whatever else is in the picture
         x = projected
     return F.pixel_shuffle(x, scale)
 

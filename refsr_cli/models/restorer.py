@@ -11,7 +11,8 @@ from refsr_cli.layers.blocks import ResBlock, conv, exactly
 from refsr_cli.models.base import SRModel
 
 _UNSHUFFLE = 2
-"""The body works on pixels of 2x2 (as FFDNet, Zhang et al. 2018): it sees twice as far for the same work."""
+"""The body works on pixels of 2x2 (as FFDNet, Zhang et al. 2018): for the same work its receptive field is twice as
+wide."""
 _RESIDUAL = 0.1
 _CONTRAST, _CORRECTION = 4.0, 1 / 16
 """The input is spread to [-2, 2], and corrections are a sixteenth of what the tail gives: layers then work on numbers

@@ -24,9 +24,9 @@ _FREQUENCIES = tuple((down, right) for down in range(5) for right in range(5) if
 _QUALITIES = range(96, 19, -1)
 """libjpeg's qualities that are distinguished; finer steps drown in the rounding of pixels."""
 _MARKED = 0.6
-"""Of a step: smaller coefficients became zero, and say nothing."""
+"""Of a step: smaller coefficients became zero, and carry no information."""
 _FEWEST = 40
-"""Coefficients below which nothing is told."""
+"""Coefficients below which nothing is estimated."""
 _BETTER = 0.01
 """By how much coarser steps must fit better than finer ones, which they are often multiples of."""
 _SURE = 0.5

@@ -26,7 +26,7 @@ _CHROMA_AREA = 17
 """Pixels a side over which chroma is compared: the blocks of halved chroma are 16 wide, and coarsely quantised but for
 their mean."""
 KNOWN_HALO = BLOCK
-"""Pixels that consistency sees beyond those of a clean input: the rest of a block."""
+"""Pixels that consistency depends on beyond those of a clean input: the rest of a block."""
 _STEP_OF_ERROR = 0.08
 """Root mean square, of 255, by which a JPEG whose luma is not known is wrong, for a percent of step."""
 _NOISE_ROOM = 1.1

@@ -17,7 +17,7 @@ from refsr_cli.restoration.blocks import (
     transposed,
 )
 
-_LOOKED_AT = 1024
+_ESTIMATED_ON = 1024
 """Side of the middle part of a large picture that is estimated on."""
 _LAPLACIAN = (1.0, -2.0, 1.0)
 """The noise of a pixel passes this difference, applied along both sides, six times as strong, and smooth pictures
@@ -30,6 +30,8 @@ _QUIET_SHARE = 0.80 * 0.81
 """Mean absolute value of such a square of pure noise, for σ = 1: that of a normal variable, in a quiet square."""
 _UNCLIPPED = (2.0, 253.0)
 """Values, of 255, that are surely not cut off at black or white."""
+COARSE = 30.0
+"""Size of JPEG's steps, quality 85, from which what looks like noise may be what they did."""
 _FEWEST = 60
 """Squares below which nothing is estimated: fewer may all show texture."""
 _EVEN = 1.35
@@ -86,18 +88,16 @@ class Degradation:
 def estimate_degradation(picture: Picture) -> Degradation:
     """What is known of `picture`. A JPEG file says its steps itself; of other files they are estimated, as a PNG may
     have been a JPEG before."""
-    if picture.jpeg is not None:
-        return Degradation(picture.jpeg, jpeg_step(picture.jpeg.tables[0]))
     rgb = _middle(picture.pixels)
-    step = estimate_jpeg_step(_luma(rgb))
-    return Degradation(None, step, 0.0 if step else estimate_noise(rgb))
+    step = jpeg_step(picture.jpeg.tables[0]) if picture.jpeg else estimate_jpeg_step(_luma(rgb))
+    return Degradation(picture.jpeg, step, estimate_noise(rgb) if step < COARSE else 0.0)
 
 
 def _middle(pixels: Pixels) -> Tensor:
     """The middle of (H, W, C) as (C, h, w) float in 0..255, from a multiple of 8 on: the grid of a JPEG stays."""
     for dim in (0, 1):
-        first = max(0, pixels.shape[dim] - _LOOKED_AT) // 2 // 8 * 8
-        pixels = pixels[first : first + _LOOKED_AT] if dim == 0 else pixels[:, first : first + _LOOKED_AT]
+        first = max(0, pixels.shape[dim] - _ESTIMATED_ON) // 2 // 8 * 8
+        pixels = pixels[first : first + _ESTIMATED_ON] if dim == 0 else pixels[:, first : first + _ESTIMATED_ON]
     peak = 255 if pixels.dtype.itemsize == 1 else 65535
     return torch.from_numpy(pixels.astype("float32")).permute(2, 0, 1) * (255 / peak)
 
@@ -110,7 +110,7 @@ def _luma(rgb: Tensor) -> Tensor:
 
 
 def estimate_noise(rgb: Tensor) -> float:
-    """σ of the noise of a picture (3 or 1, H, W) in 0..255; 0 where it cannot be told from the scene.
+    """σ of the noise of a picture (3 or 1, H, W) in 0..255; 0 where it cannot be distinguished from the scene.
 
     Scenes have fine texture in luma, hardly any in the differences between colours, and sensor noise has both: of the
     quiet squares of each the smaller σ counts. Where colours do not differ (grey pictures and grey noise), luma counts

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from refsr_cli.images import Picture
 from refsr_cli.restoration.degradation import Degradation, estimate_degradation
 
-_JPEG_FROM, _JPEG_FULL = 2.0, 10.0
-"""Steps, as `Degradation.jpeg_step` counts them, from which a JPEG is restored, and in full: qualities 99 and 95."""
+_JPEG_FROM, _JPEG_FULL = 2.0, 30.0
+"""Steps, as `Degradation.jpeg_step` counts them, from which a JPEG is restored, and in full: qualities 99 and 85."""
+_JPEG_LEAST = 0.25
+"""Strength for the finest steps. On 14 validation photos quality 95 did best at about 0.5, 90 between that and 0.75,
+and 75 at 1."""
 _NOISE_FROM, _NOISE_FULL = 1.5, 3.0
 """σ of 255 from which noise is removed, and in full: clean pictures of fine texture are estimated at up to 1.2."""
 
@@ -25,8 +28,10 @@ NOTHING = Restoration(Degradation(), 0.0)
 
 def automatic_strength(degradation: Degradation) -> float:
     """0 for a clean picture, rising with JPEG's steps and with noise to 1."""
-    jpeg = _rise(degradation.jpeg_step, _JPEG_FROM, _JPEG_FULL)
-    return max(jpeg, _rise(degradation.noise, _NOISE_FROM, _NOISE_FULL))
+    jpeg = 0.0
+    if degradation.jpeg_step >= _JPEG_FROM:
+        jpeg = _JPEG_LEAST + (1 - _JPEG_LEAST) * _rise(degradation.jpeg_step, 0, _JPEG_FULL)
+    return round(max(jpeg, _rise(degradation.noise, _NOISE_FROM, _NOISE_FULL)), 2)
 
 
 def plan_restoration(picture: Picture, strength: float | None) -> Restoration:
@@ -38,4 +43,4 @@ def plan_restoration(picture: Picture, strength: float | None) -> Restoration:
 
 
 def _rise(x: float, low: float, high: float) -> float:
-    return round(min(1.0, max(0.0, (x - low) / (high - low))), 2)
+    return min(1.0, max(0.0, (x - low) / (high - low)))

@@ -39,6 +39,7 @@ class Opened:
     note: str | None
     refs: str | None = None
     """Which references are used; None for a set without."""
+    images: int = 0
     kind: str = "opened"
 
 
@@ -159,7 +160,8 @@ def evaluate(
     note = None
     if benchmark.full and not config.limit and len(paths) != benchmark.full:
         note = f"{benchmark.name} has {benchmark.full} images, and {len(paths)} were found"
-    yield Opened(benchmark.name, config.scale, name, protocol.description, lr, note, config.refs if with_refs else None)
+    refs_used = config.refs if with_refs else None
+    yield Opened(benchmark.name, config.scale, name, protocol.description, lr, note, refs_used, len(paths))
 
     rows: list[Measured] = []
     unread_refs = 0
@@ -264,20 +266,22 @@ def evaluate_degraded(
 ) -> Iterator[Fetching | Using | Opened | Progress | Failed | MeasuredCell | CellsPlotted]:
     """Scores a net with each of CELLS in turn: a table, and a plot of the gains over bicubic."""
     rows: list[MeasuredCell] = []
-    plot = config.plot
+    plot, count = config.plot, 0
     for name in CELLS:
         measured: list[Measured] = []
-        for record in evaluate(replace(config, degrade=name, plot=None, csv=None), on_download):
+        for record in _one_cell(config, name, on_download, first=not rows):
             if isinstance(record, Using) and not rows:
                 plot = plot or Path(f"degraded-{record.model}-x{config.scale}.png")
                 _check_free(config, plot)
+            if isinstance(record, Opened):
+                count = record.images
             if isinstance(record, Measured):
                 measured.append(record)
-                yield Progress(name, len(measured), len(measured))
+                yield Progress(name, len(measured), count)
             elif isinstance(record, Summary):
                 rows.append(_row(name, record, measured))
                 yield rows[-1]
-            elif isinstance(record, Failed) or not rows:
+            elif not rows:
                 yield record
     if not rows:
         return
@@ -287,6 +291,13 @@ def evaluate_degraded(
     title = f"{Path(config.dataset).name} x{config.scale}"
     plot_gains(plot, title, "dB gained over bicubic", {row.degradation: (row.gain, row.worst_gain) for row in rows})
     yield CellsPlotted(plot)
+
+
+def _one_cell(
+    config: EvaluateConfig, name: str, on_download: Callable[[int, int | None], None] | None, *, first: bool
+) -> Iterator[Fetching | Using | Opened | Measured | Failed | Summary]:
+    download = config.download and first
+    return evaluate(replace(config, degrade=name, plot=None, csv=None, download=download), on_download)
 
 
 def _check_free(config: EvaluateConfig, plot: Path) -> None:

@@ -127,6 +127,10 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
         raise BadSetting(f"--pairs is for nets that take references, and {config.model} does not")
     if config.prepared and not run.model.merges_refs:
         raise BadSetting(f"--prepared is for nets that merge references, and {config.model} does not")
+    if config.degrade and run.model.merges_refs and not run.model.merges_degraded:
+        raise BadSetting("--degrade needs a net that is given how degraded its input is; add --set conditioned=true")
+    if run.model.scale == 1 and (not config.degrade or config.loss != TrainConfig.loss):
+        raise BadSetting(f"{config.model} has a loss of its own and undoes --degrade; give that, without --loss")
     if config.patch % run.model.multiple_of:
         raise BadSetting(
             f"--patch must be a multiple of {run.model.multiple_of} for {config.model}, not {config.patch}"
@@ -276,7 +280,7 @@ def _degrading(config: TrainConfig, device: torch.device) -> Degrading | None:
     if not config.degrade:
         return None
     restorer = load_model(RESTORER, 1).model.to(device)
-    return Degrading(parse_mix(config.degrade), runner_for(restorer), fingerprint(restorer))
+    return Degrading(parse_mix(config.degrade), runner_for(restorer, framed=True), fingerprint(restorer))
 
 
 def _referring_lesson(run: Run, windows: PairWindows, workers: int) -> Lesson:

@@ -31,6 +31,8 @@ from refsr_cli.video import (
     write_part,
 )
 
+_FLAT = 8.0
+"""Standard deviation of the pixels of a frame, of 255, below which it is as good as black, as clips often begin."""
 PART = 48
 """Frames that are encoded together, and lost at most when it is interrupted."""
 
@@ -87,7 +89,9 @@ def _upscale_one(
     width, height = _size(clip, config)
     folder = target.with_name(f".{target.name}.parts")
     plan = _plan(clip, upscaler)
-    made = {"restoration": plan.strength, "width": width, "height": height, "codec": codec, "refsr": __version__}
+    restorer = fingerprint(upscaler.restorer.model) if upscaler.restorer else None
+    made: dict[str, object] = {"restoration": plan.strength, "restorer": restorer, "as_published": config.as_published}
+    made |= {"width": width, "height": height, "codec": codec, "refsr": __version__}
     _open_parts(folder, {**_told(clip), **asdict(using), "net": fingerprint(upscaler.model), **made})
     parts = sorted(folder.glob("*.nut"))  # each named after the frames that are done with it
     kept = done = int(parts[-1].stem) if parts else 0
@@ -119,9 +123,11 @@ def _upscale_one(
 
 
 def _plan(clip: Clip, upscaler: Upscaler) -> Restoration:
-    """How all frames are restored, by what the first one shows: it must not change from frame to frame."""
-    first = next(iter(read_frames(clip, 0)), None)
-    return upscaler.plan(_picture(first)) if first and upscaler.restores else NOTHING
+    """How all frames are restored, by the first one that is not of one colour: it must not change between frames."""
+    if not upscaler.restores:
+        return NOTHING
+    first = next((frame for frame in islice(read_frames(clip, 0), PART) if frame.pixels.std() > _FLAT), None)
+    return upscaler.plan(_picture(first)) if first else NOTHING
 
 
 def _picture(frame: Frame) -> Picture:

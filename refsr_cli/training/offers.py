@@ -27,7 +27,7 @@ from refsr_cli.reference.bank import RefBank, match_all, open_reference
 from refsr_cli.reference.descriptors import CELL
 from refsr_cli.reference.offer import Offer, offered
 from refsr_cli.reference.transfer import warp
-from refsr_cli.restoration.degradation import Degradation
+from refsr_cli.restoration.degradation import COARSE, Degradation
 from refsr_cli.restoration.strength import automatic_strength
 
 _SHARD = 16
@@ -61,7 +61,8 @@ class Degrading:
     def __call__(self, hr: Tensor, generator: torch.Generator) -> tuple[Tensor, tuple[float, float]]:
         """The low-resolution window of (1, 3, 4*h, 4*w), and its `Offer.quality`."""
         crops = degrade_windows(hr, CELL, self.mix, 1, slice(None), generator)
-        known = Degradation(None, float(crops.jpeg_step), float(crops.noise))
+        step = float(crops.jpeg_step)
+        known = Degradation(None, step, float(crops.noise) if step < COARSE else 0.0)  # as it would be estimated
         strength = automatic_strength(known)
         if not strength:
             return crops.lr, (0.0, 0.0)
@@ -96,7 +97,7 @@ class _Offers(Dataset[dict[str, Tensor] | str]):
 def prepared_folder(parent: Path, windows: PairWindows, model: SRModel, degrading: Degrading | None = None) -> Path:
     """The folder in `parent` for the samples of these windows, and of what `model` does not learn, its single-image
     net; and of no others."""
-    digest = hashlib.sha256(f"{__version__} {windows.signature}".encode())
+    digest = hashlib.sha256(f"{__version__} {_FIELDS} {windows.signature}".encode())
     if degrading:
         digest.update(f"{degrading.mix} {degrading.signature}".encode())
     for name, weights in model.named_parameters():

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -19,6 +20,7 @@ from refsr_cli.models import MODELS
 from refsr_cli.training.journal import SHOWN, VALIDATION, middle
 from refsr_cli.training.lessons import SHRUNK
 from refsr_cli.training.run import Run
+from refsr_cli.weights.store import RESTORER, load_model
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,9 @@ def _validate(run: Run, benchmark: Benchmark) -> list[Validation]:
 def _scored(run: Run, benchmark: Benchmark, scale: int) -> Scores:
     """Means over the validation images. The middle of some is kept: bicubic, net, truth."""
     run.smoothed.scale = scale
-    upscaler = Upscaler(run.smoothed, device=str(run.device), precision="fp32", self_ensemble=False)
+    made_ready = partial(Upscaler, device=str(run.device), precision="fp32", self_ensemble=False)
+    restores = run.config.degrade and run.model.merges_refs  # as pictures are before references are merged
+    upscaler = made_ready(run.smoothed, restorer=made_ready(load_model(RESTORER, 1).model) if restores else None)
     scores: list[Scores] = []
     crops: list[list[Tensor]] = []
     paths = benchmark.paths()
