@@ -456,7 +456,7 @@ def test_a_validation_that_was_interrupted_is_made_up_for(photos, small_val, tmp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("refsr_cli.tasks.train._validate", interrupted)
+        patched.setattr("refsr_cli.training.validation._validate", interrupted)
         for _ in range(2):  # at the first, and at the last step
             with pytest.raises(KeyboardInterrupt):
                 list(train(resumed(broken, {}) if broken.exists() else settings(photos, small_val, broken)))

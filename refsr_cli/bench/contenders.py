@@ -107,7 +107,12 @@ def _through(run: Callable[[Tensor], Tensor], pixels: Pixels, device: torch.devi
 def _refsr(precision: str, *, self_ensemble: bool = False, compile: bool = False) -> Callable[[Task], Enlarge]:
     def opened(task: Task) -> Enlarge:
         upscaler = Upscaler(
-            net_of(task), device=task.device, precision=precision, self_ensemble=self_ensemble, compile=compile
+            net_of(task),
+            device=task.device,
+            precision=precision,
+            self_ensemble=self_ensemble,
+            compile=compile,
+            as_published=True,  # the same picture as from the others
         )
         return lambda pixels: upscaler(Picture(pixels, None, "png", None, None, None), task.scale).pixels
 

@@ -27,6 +27,7 @@ from refsr_cli.inference.tiling import (
     resized,
     run_tiles,
 )
+from refsr_cli.layers.backprojection import PROJECTING_BYTES
 from refsr_cli.models import SRModel
 from refsr_cli.reference.bank import MOST_REFERENCES, RefBank, Reference, match_all
 from refsr_cli.restoration.consistency import KNOWN_HALO, KnownInput
@@ -83,11 +84,12 @@ class Upscaler:
         self.scale, self.tile, self.memory = model.scale, tile, memory
         self.restorer, self.restore = restorer, restore
         self._run = runner_for(self.model, self.precision, compile=compile, framed=model.tileable and not as_published)
-        self._consistent = not (as_published or model.interpolates or model.scale == 1)
+        self._consistent = not (as_published or model.interpolates or model.needs_ref or model.scale == 1)
 
     @cached_property
     def _pixel_bytes(self) -> float:
-        return bytes_per_pixel(self.model)
+        projecting = PROJECTING_BYTES * self.model.scale**2 if self._consistent else 0.0
+        return max(bytes_per_pixel(self.model), projecting)
 
     def using(self, name: str, note: str | None = None) -> Using:
         """A record of the choices made; `name` is what the net is known as."""
@@ -211,7 +213,7 @@ class Upscaler:
         memory = (self.memory or default_memory(self.device)) // _FOR_REFERENCES
         guide = look(model, to_tensor(pixels).to(self.device), chosen, orientation, self.precision, memory)
         yield 0
-        run, halo = self._projecting(referred(model, guide, self.precision), halo)
+        run = referred(model, guide, self.precision)
         upright = [turned(pixels, orientation)]
         parts = self._in_tiles(run, upright, scale, halo, self._pixel_bytes, held=guide.held_bytes)
         ((large, _),) = yield from parts

@@ -20,6 +20,8 @@ second number: clamping to black and white undoes most of each step there."""
 _TONE = 1.5 / 255
 """Mean difference, over `_AREA` low-resolution pixels a side, from which the tone counts as wrong."""
 _AREA = 9
+PROJECTING_BYTES = 60.0
+"""Peak bytes for each pixel of the result: five copies of its three channels."""
 RADIUS = 16
 """Low-resolution pixels that the usual steps depend on. In fine screens there are more steps, whose effect fades within
 a few times that."""
