@@ -56,8 +56,7 @@ def guided(
     trust as fourth channel, 0 where nothing was changed that could be seen.
 
     `match` is of the whole picture, `sources` are numbered as in it. `known` is what its file gave where it was
-    restored. `project` makes results shrink to the picture, which leaves those without trust as they are without
-    references.
+    restored. `project` makes results shrink to the picture, with and without references alike.
     """
 
     @torch.inference_mode()
@@ -68,8 +67,9 @@ def guided(
         sr, trust = add_detail(offer, *merge(offer), known.part(*corners, lr.device) if known else None)
         base = offer.base
         if project:
-            base = back_project(base, lr, scale)
-            sr = torch.where(trust > 0, back_project(sr, lr, scale), base)
+            base, sr = back_project(base, lr, scale), back_project(sr, lr, scale)
+            changed = (sr - base).abs().amax(1, keepdim=True) > _UNSEEN / 2
+            trust = torch.maximum(trust, changed / 255)  # where only what is beside a detail was taken
         added = F.max_pool2d((sr - base).abs().amax(1, keepdim=True), scale)
         seen = F.interpolate((added > _UNSEEN).float(), scale_factor=scale)
         return torch.cat([sr, trust * seen], 1)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refsr_cli.layers.resample import local_mean, resize
+from refsr_cli.layers.resample import local_mean, mirror, resize
 
 _REACH = 2
 """Low-resolution pixels that either kernel reaches."""
@@ -53,8 +53,8 @@ def back_project(sr: Tensor, lr: Tensor, scale: int) -> Tensor:
     down, up = (kernel.to(sr.device) for kernel in _kernels(scale))
     x = F.pixel_unshuffle(sr, scale).contiguous(memory_format=torch.channels_last)
     for step in range(_MOST_STEPS):
-        missing = lr - _convolved(x, down)
-        projected = (x + _convolved(missing, up)).clamp_(0, 1)
+        missing = lr - F.conv2d(_mirrored(x, scale), down)
+        projected = (x + F.conv2d(mirror(missing, _REACH), up)).clamp_(0, 1)
         if step >= _STEPS:
             off = F.max_pool2d(local_mean(missing, _AREA).abs().amax(1, keepdim=True), _AREA, 1, _AREA // 2) > _TONE
             if not off.any():
@@ -64,5 +64,18 @@ def back_project(sr: Tensor, lr: Tensor, scale: int) -> Tensor:
     return F.pixel_shuffle(x, scale)
 
 
-def _convolved(x: Tensor, kernel: Tensor) -> Tensor:
-    return F.conv2d(F.pad(x, (_REACH,) * 4, mode="replicate"), kernel)
+def _mirrored(x: Tensor, scale: int) -> Tensor:
+    """`F.pixel_unshuffle` of a picture, (N, 3*scale², h, w), as that of the picture mirrored by `_REACH` low-resolution
+    pixels on every side, however small: cells are taken in reverse, and so are the pixels in them."""
+    cells: Tensor = x.unflatten(1, (-1, scale, scale))
+    for dim, within in ((-2, 2), (-1, 3)):
+        size = cells.shape[dim]
+        order = torch.arange(-_REACH, size + _REACH, device=x.device) % (2 * size)
+        turned = order >= size
+        source = torch.where(turned, 2 * size - 1 - order, order)
+        there = cells.index_select(dim, source)
+        shape = [1] * there.ndim
+        shape[dim] = -1
+        cells = torch.where(turned.view(shape), there.flip(within), there)
+    mirrored: Tensor = cells.flatten(1, 3)
+    return mirrored
