@@ -10,7 +10,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from torch import Tensor
 
 from refsr_cli.config import EvaluateConfig, TrainConfig, resumed
 from refsr_cli.data.benchmarks import Benchmark, open_benchmark
@@ -234,11 +233,6 @@ def test_noise_explains_differences_of_its_size():
 
 
 # restoring
-
-
-class _Brighter(torch.nn.Module):
-    def forward(self, lr: Tensor) -> Tensor:
-        return lr + 10 / 255
 
 
 def brightening() -> Upscaler:

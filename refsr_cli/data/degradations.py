@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,8 +25,6 @@ from refsr_cli.layers.resample import mirror
 _LIMITS = {"blur": (0.0, 5.0), "noise": (0.0, 100.0), "jpeg": (1.0, 100.0)}
 """Smallest and largest amounts: σ of the blur in low-resolution pixels, σ of the noise of 255, JPEG quality."""
 _TERM = re.compile(r"(?P<name>[a-z]+):(?P<low>\d+(\.\d+)?)(-(?P<high>\d+(\.\d+)?))?")
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -262,11 +259,17 @@ def _with_noise(x: Tensor, sigma: float, *, grey: bool, shot: bool, generator: t
 
 def _jpeg(x: Tensor, quality: int, top: int, left: int, *, full_chroma: bool) -> Tensor:
     """(1, 3, H, W) in [0, 1] with all that is below `top` and right of `left` as it comes back from a JPEG file."""
-    pixels = x[0, :, top:, left:].mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    decoded = recompressed(np.ascontiguousarray(pixels), quality, "4:4:4" if full_chroma else "4:2:0")
+    pixels = x[0, :, top:, left:].mul(255).round().to(torch.uint8).cpu()
     result = x.clone()
-    result[0, :, top:, left:] = torch.from_numpy(decoded).to(x.device).permute(2, 0, 1).float().div(255)
+    result[0, :, top:, left:] = as_jpeg(pixels, quality, full_chroma=full_chroma).to(x.device).float().div(255)
     return result
+
+
+def as_jpeg(pixels: Tensor, quality: int, *, full_chroma: bool = False) -> Tensor:
+    """(3, H, W) uint8 on the CPU as it comes back from a JPEG file."""
+    rows = np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
+    decoded = recompressed(rows, quality, "4:4:4" if full_chroma else "4:2:0")
+    return torch.from_numpy(decoded).permute(2, 0, 1).contiguous()
 
 
 def blurred(x: Tensor, sigma: float) -> Tensor:

@@ -1,6 +1,5 @@
 """Pictures with references to train on: found in folders, or made from single photos."""
 
-import io
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -8,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
+from refsr_cli.data.degradations import as_jpeg
 from refsr_cli.data.folders import find_images
 from refsr_cli.data.reference_sets import references_of, targets_among
 from refsr_cli.errors import BadData, BadImage
@@ -250,10 +248,6 @@ def _photographed(view: Tensor, generator: torch.Generator) -> Tensor:
     if _pick(3, generator) == 0:
         view = view + torch.randn(view.shape, generator=generator) * _uniform(0, 4 / 255, generator)[0]
     pixels = view.clamp(0, 1).mul(255).round().to(torch.uint8)
-    return _as_jpeg(pixels, 60 + _pick(36, generator)) if _pick(2, generator) else pixels
-
-
-def _as_jpeg(pixels: Tensor, quality: int) -> Tensor:
-    file = io.BytesIO()
-    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(file, "jpeg", quality=quality)
-    return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1).contiguous()
+    if not _pick(2, generator):
+        return pixels
+    return as_jpeg(pixels, 60 + _pick(36, generator))

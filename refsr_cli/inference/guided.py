@@ -63,7 +63,7 @@ def guided(
     def run_tile(lr: Tensor, tile: Tile) -> Tensor:
         corners = tile.top, tile.left, tile.bottom, tile.right
         shown = warp(match.crop(*corners), sources, scale)
-        offer = offered(run, lr, shown, known.quality if known else (0.0, 0.0))
+        offer = offered(run, lr, shown, known.degradation.quality if known else (0.0, 0.0))
         sr, trust = add_detail(offer, *merge(offer), known.part(*corners, lr.device) if known else None)
         base = offer.base
         if project:

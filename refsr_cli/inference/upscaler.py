@@ -310,19 +310,15 @@ class Upscaler:
         plan: Restoration | None = None,
     ) -> int:
         """How many input pixels all passes of `enlarge` have together, restoring and matching counted as a pass."""
-        area = picture.height * picture.width
-        restoring = area if (plan or self.plan(picture)).strength else 0
-        return restoring + self._work(area, height, width, picture, refs)
-
-    def _work(self, area: int, height: int, width: int, picture: Picture, refs: RefBank | None) -> int:
-        total = 0
+        pixels = area = picture.height * picture.width
+        restoring, total = pixels if (plan or self.plan(picture)).strength else 0, 0
         for scale in plan_passes(max(height / picture.height, width / picture.width), self.scale):
             total += area
             area *= scale**2
         passes = total if picture.alpha is None else 2 * total
         if self.model.needs_ref:
-            return passes * (8 if self.self_ensemble else 1)
-        return passes + (min(len(refs), MOST_REFERENCES) * picture.height * picture.width if refs and total else 0)
+            return restoring + passes * (8 if self.self_ensemble else 1)
+        return restoring + passes + (min(len(refs), MOST_REFERENCES) * pixels if refs and total else 0)
 
     def __call__(self, picture: Picture, scale: int | None = None, refs: RefBank | None = None) -> Picture:
         """`enlarge` by a whole factor (None: the net's scale), in one call."""

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 BLOCK = 8
+LUMA = (0.299, 0.587, 0.114)
+"""Parts of R, G and B in JPEG's luma, which has the full range."""
 _EXAMPLE_LUMA = (
     *(16, 11, 10, 16, 24, 40, 51, 61),
     *(12, 12, 14, 19, 26, 58, 60, 55),
@@ -54,6 +56,13 @@ def from_frequencies(coefficients: Tensor) -> Tensor:
     """The inverse of `to_frequencies`."""
     basis = _basis().to(coefficients)
     return (basis.T @ coefficients @ basis).transpose(-3, -2).flatten(-2).flatten(-3, -2)
+
+
+def jpeg_luma(rgb: Tensor) -> Tensor:
+    """(..., 3, H, W) to its luma (..., 1, H, W); grey, of one channel, is luma already."""
+    if rgb.shape[-3] == 1:
+        return rgb
+    return (rgb * rgb.new_tensor(LUMA).view(3, 1, 1)).sum(-3, keepdim=True)
 
 
 def jpeg_step(table: Sequence[int]) -> float:

@@ -14,10 +14,9 @@ from torch import Tensor
 from refsr_cli.images import Pixels, to_tensor
 from refsr_cli.layers.resample import local_mean
 from refsr_cli.reference.trust import local_rms
-from refsr_cli.restoration.blocks import BLOCK, from_frequencies, to_frequencies
+from refsr_cli.restoration.blocks import BLOCK, from_frequencies, jpeg_luma, to_frequencies
 from refsr_cli.restoration.degradation import Degradation
 
-_LUMA = (0.299, 0.587, 0.114)
 _ROUNDING = 0.6
 """Half a level that pixels were rounded by, in the unit of an orthonormal coefficient, with some room."""
 _COLOUR_OF_CHROMA = 1.772
@@ -44,11 +43,6 @@ class KnownInput:
     pixels: Pixels
     """(H, W, C), before it was restored."""
     degradation: Degradation
-
-    @property
-    def quality(self) -> tuple[float, float]:
-        """As `Offer.quality` has it."""
-        return self.degradation.quality
 
     def part(self, top: int, left: int, bottom: int, right: int, device: torch.device) -> Unexplained:
         """What is known of the pixels `top` <= row < `bottom`, `left` <= column < `right`."""
@@ -78,35 +72,31 @@ class _JpegBlocks:
         """`lr` (1, 3, h, w) in [0, 1], whose blocks begin `offset` pixels from its upper left corner, and the mean of
         whose chroma is known to `chroma_reach`."""
         self._chroma_reach = chroma_reach
-        self._size, self._table, self._offset = lr.shape[-2:], table, offset
-        coefficients = self._coefficients(255 * _luma(lr))
+        self._size = lr.shape[-2:]
+        self._before = [-first % BLOCK for first in offset]
+        coefficients = self._coefficients(255 * jpeg_luma(lr))
         middle = (coefficients / table).round() * table
         reach = table / 2 + _ROUNDING
         self._low, self._high = middle - reach, middle + reach
         self._chroma = local_mean(_chroma(lr), _CHROMA_AREA)
 
     def __call__(self, shrunk: Tensor) -> Tensor:
-        coefficients = self._coefficients(255 * _luma(shrunk))
+        coefficients = self._coefficients(255 * jpeg_luma(shrunk))
         outside = coefficients - coefficients.clamp(self._low, self._high)
-        (top, left), (height, width) = self._offset, self._size
-        first, before = -top % BLOCK, -left % BLOCK
-        luma = from_frequencies(outside)[..., first : first + height, before : before + width] / 255
+        (top, left), (height, width) = self._before, self._size
+        luma = from_frequencies(outside)[..., top : top + height, left : left + width] / 255
         chroma = local_mean(_chroma(shrunk), _CHROMA_AREA) - self._chroma
         chroma = F.softshrink(chroma, self._chroma_reach)
         return local_rms(torch.cat([luma, luma, luma, chroma], 1))
 
     def _coefficients(self, luma: Tensor) -> Tensor:
         """Of (1, 1, h, w), continued to whole blocks: (1, 1, m, n, 8, 8)."""
-        before = [-offset % BLOCK for offset in self._offset]
-        after = [-(size + first) % BLOCK for size, first in zip(self._size, before, strict=True)]
-        padded = F.pad(luma - 128, (before[1], after[1], before[0], after[0]), mode="replicate")
+        top, left = self._before
+        bottom, right = (-(size + first) % BLOCK for size, first in zip(self._size, self._before, strict=True))
+        padded = F.pad(luma - 128, (left, right, top, bottom), mode="replicate")
         return to_frequencies(padded)
-
-
-def _luma(x: Tensor) -> Tensor:
-    return (x * x.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
 def _chroma(x: Tensor) -> Tensor:
     """Blue and red less luma: (1, 2, h, w)."""
-    return x[:, [2, 0]] - _luma(x)
+    return x[:, [2, 0]] - jpeg_luma(x)

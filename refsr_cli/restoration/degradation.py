@@ -1,5 +1,6 @@
 """What is known of how a picture was degraded: from its file where that says it, else estimated from its pixels."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,9 @@ from refsr_cli.images import Picture, Pixels
 from refsr_cli.images.jpeg import JpegCoding
 from refsr_cli.restoration.blocks import (
     BLOCK,
+    LUMA,
     estimate_jpeg_step,
+    jpeg_luma,
     jpeg_step,
     libjpeg_table,
     nearest_quality,
@@ -32,6 +35,8 @@ _UNCLIPPED = (2.0, 253.0)
 """Values, of 255, that are surely not cut off at black or white."""
 COARSE = 30.0
 """Size of JPEG's steps, quality 85, from which what looks like noise may be what they did."""
+_LUMA_NOISE = math.hypot(*LUMA)
+"""σ of luma for noise of σ = 1 in each channel."""
 _FEWEST = 60
 """Squares below which nothing is estimated: fewer may all show texture."""
 _EVEN = 1.35
@@ -89,7 +94,7 @@ def estimate_degradation(picture: Picture) -> Degradation:
     """What is known of `picture`. A JPEG file says its steps itself; of other files they are estimated, as a PNG may
     have been a JPEG before."""
     rgb = _middle(picture.pixels)
-    step = jpeg_step(picture.jpeg.tables[0]) if picture.jpeg else estimate_jpeg_step(_luma(rgb))
+    step = jpeg_step(picture.jpeg.tables[0]) if picture.jpeg else estimate_jpeg_step(jpeg_luma(rgb)[0])
     return Degradation(picture.jpeg, step, estimate_noise(rgb) if step < COARSE else 0.0)
 
 
@@ -100,13 +105,6 @@ def _middle(pixels: Pixels) -> Tensor:
         pixels = pixels[first : first + _ESTIMATED_ON] if dim == 0 else pixels[:, first : first + _ESTIMATED_ON]
     peak = 255 if pixels.dtype.itemsize == 1 else 65535
     return torch.from_numpy(pixels.astype("float32")).permute(2, 0, 1) * (255 / peak)
-
-
-def _luma(rgb: Tensor) -> Tensor:
-    """(3 or 1, H, W) to (H, W), as JPEG weighs it."""
-    if len(rgb) == 1:
-        return rgb[0]
-    return 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]
 
 
 def estimate_noise(rgb: Tensor) -> float:
@@ -121,15 +119,15 @@ def estimate_noise(rgb: Tensor) -> float:
     usable = -F.max_pool2d(-inside[None], _AREA, _STEP)[0] > 0
     if int(usable.sum()) < _FEWEST:
         return 0.0
-    luma, evenness = _quiet_squares(_luma(rgb), usable)
+    luma, evenness = _quiet_squares(jpeg_luma(rgb)[0], usable)
     colour = 0.0
     if len(rgb) == 3:
-        luma /= (0.299**2 + 0.587**2 + 0.114**2) ** 0.5
+        luma /= _LUMA_NOISE
         differences = [_quiet_squares((rgb[number] - rgb[1]) / 2**0.5, usable)[0] for number in (0, 2)]
         colour = min(luma, *differences)
     if colour >= 1 or evenness > _EVEN:
         return colour
-    grey = luma if len(rgb) == 1 else luma * (0.299**2 + 0.587**2 + 0.114**2) ** 0.5
+    grey = luma if len(rgb) == 1 else luma * _LUMA_NOISE
     return max(colour, grey)
 
 
