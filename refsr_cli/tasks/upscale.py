@@ -307,8 +307,8 @@ def _enlarge_alike(
     work = upscaler.work(first.picture, height, width, plan=first.plan)
     large = yield from _told([read.job for read in group], steps, work)
     return [
-        _Made(read.job, its, first.begin, len(group), restores=upscaler.restores)
-        for read, its in zip(group, large, strict=True)
+        _Made(read.job, enlarged, first.begin, len(group), restores=upscaler.restores)
+        for read, enlarged in zip(group, large, strict=True)
     ]
 
 
