@@ -48,7 +48,8 @@ def default_model(scale: int, folder: Path | None = None, *, with_refs: bool = F
     """(model, scale) of the best packaged weights for `scale`; else those of the nearest larger scale; else those of
     the largest one. Among those of one scale, `with_refs` prefers a net that has learned to merge references, and
     without it one that has not. None when nothing is packaged."""
-    choices = [(name, found) for name, found in available(folder=folder) if found > 1 and not MODELS[name].net.needs_ref]
+    here = [(name, found) for name, found in available(folder=folder) if found > 1]
+    choices = [(name, found) for name, found in here if not MODELS[name].net.needs_ref]
 
     def remoteness(choice: tuple[str, int]) -> tuple[bool, int, bool]:
         name, its = choice
