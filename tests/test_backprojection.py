@@ -5,35 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from refsr_cli.images import Picture, read_image, to_tensor
 from refsr_cli.inference.runner import FRAME, runner_for
 from refsr_cli.inference.upscaler import Upscaler
-from refsr_cli.layers.backprojection import _kernels, _mirrored, back_project
-from refsr_cli.layers.resample import downscale, mirror, upscale
+from refsr_cli.layers.backprojection import back_project
+from refsr_cli.layers.resample import downscale, upscale
 from refsr_cli.models import build
 from refsr_cli.packaged import packaged
 from refsr_cli.weights.store import load_model
 
 PHOTO = packaged("examples/images") / "kodak" / "kodim08.png"
-
-
-@pytest.mark.parametrize("scale", [2, 3, 4, 8])
-def test_kernels_are_matlabs_resampling(scale):
-    lr, hr = torch.rand(2, 3, 20, 23), torch.rand(2, 3, 20 * scale, 23 * scale)
-    down, up = _kernels(scale)
-    enlarged = F.pixel_shuffle(F.conv2d(mirror(lr, 2), up), scale)
-    shrunk = F.conv2d(_mirrored(F.pixel_unshuffle(hr, scale), scale), down)
-    torch.testing.assert_close(enlarged, upscale(lr, scale), rtol=0, atol=1e-5)
-    torch.testing.assert_close(shrunk, downscale(hr, scale), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 3), (7, 5)])
-def test_cells_are_mirrored_as_pixels_are(size):
-    hr = torch.rand(2, 3, 4 * size[0], 4 * size[1])
-    expected = F.pixel_unshuffle(mirror(hr, 8), 4)
-    torch.testing.assert_close(_mirrored(F.pixel_unshuffle(hr, 4), 4), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

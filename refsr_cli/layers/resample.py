@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_SUPPORT = 4
-"""Pixels mirrored beyond the border, at the lower of the two resolutions; the kernel reaches 2."""
+_REACH = 2
+"""Pixels that the kernel reaches, at the lower of the two resolutions."""
+_SUPPORT = 2 * _REACH
+"""Pixels mirrored beyond the border, at the lower of the two resolutions."""
 _SHARED = 2**12
 """Places that are worth more than one processor."""
 
@@ -81,6 +83,19 @@ def grid_sample(image: Tensor, places: Tensor, mode: str, *, align_corners: bool
 
 def downscale(x: Tensor, scale: int) -> Tensor:
     """(N, C, scale*h, scale*w) float to (N, C, h, w), equal to MATLAB's `imresize(x, 1/scale)`; not clamped."""
+    height, width = x.shape[-2] // scale, x.shape[-1] // scale
+    if min(height, width) < _SUPPORT:
+        return _downscale_mirrored(x, scale)
+    small = resize(x, height, width)
+    strip = _SUPPORT * scale  # only its border needs mirrored pixels, so that the picture is not copied
+    small[..., :_REACH, :] = _downscale_mirrored(x[..., :strip, :], scale)[..., :_REACH, :]
+    small[..., -_REACH:, :] = _downscale_mirrored(x[..., -strip:, :], scale)[..., -_REACH:, :]
+    small[..., :_REACH] = _downscale_mirrored(x[..., :strip], scale)[..., :_REACH]
+    small[..., -_REACH:] = _downscale_mirrored(x[..., -strip:], scale)[..., -_REACH:]
+    return small
+
+
+def _downscale_mirrored(x: Tensor, scale: int) -> Tensor:
     height, width = x.shape[-2] // scale, x.shape[-1] // scale
     small = resize(mirror(x, _SUPPORT * scale), height + 2 * _SUPPORT, width + 2 * _SUPPORT)
     return small[..., _SUPPORT:-_SUPPORT, _SUPPORT:-_SUPPORT]
