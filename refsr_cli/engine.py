@@ -9,6 +9,7 @@ from refsr_cli.errors import BadSetting
 from refsr_cli.inference.results import Using
 from refsr_cli.inference.upscaler import Upscaler
 from refsr_cli.models import SRModel
+from refsr_cli.restoration.blur import SOFT
 from refsr_cli.restoration.strength import Restoration
 from refsr_cli.weights.store import RESTORER, available, load_model
 
@@ -44,6 +45,10 @@ class Restored:
     """Whether the file says that quality; else it is estimated from the pixels."""
     noise: float
     """σ of 255, estimated."""
+    blur: float
+    """σ in pixels, estimated."""
+    soft: bool
+    """Whether that is more than clean pictures are estimated at."""
     note: str | None = None
     """What could not be found out."""
 
@@ -52,7 +57,8 @@ def restored_as(restoration: Restoration, format: str) -> Restored:
     """The record of a restoration of a picture from a file of that format."""
     known = restoration.degradation
     unread = "a JPEG whose quality cannot be read" if format == "jpg" and known.jpeg is None else None
-    return Restored(restoration.strength, known.jpeg_quality, known.jpeg is not None, round(known.noise, 2), unread)
+    noise, blur = round(known.noise, 2), round(known.blur, 2)
+    return Restored(restoration.strength, known.jpeg_quality, known.jpeg is not None, noise, blur, blur >= SOFT, unread)
 
 
 def columns(record: Any) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from refsr_cli.packaged import packaged
 from refsr_cli.recipes import settings_of
 from refsr_cli.reference.offer import Offer
 from refsr_cli.restoration.blocks import from_frequencies, jpeg_step, nearest_quality, to_frequencies
+from refsr_cli.restoration.blur import SOFT
 from refsr_cli.restoration.consistency import KnownInput
 from refsr_cli.restoration.degradation import Degradation, estimate_degradation
 from refsr_cli.restoration.strength import automatic_strength, plan_restoration
@@ -111,6 +112,35 @@ def test_clean_photos_show_no_jpeg_and_little_noise():
 def test_noise_is_estimated_to_a_tenth(sigma):
     for picture in degraded(f"noise:{sigma:g}"):
         assert estimate_degradation(picture).noise == pytest.approx(sigma, rel=0.12)
+
+
+@pytest.mark.parametrize("sigma", [0.5, 0.6, 0.8])
+@pytest.mark.parametrize("besides", ["", "+noise:2", "+jpeg:92"])
+def test_blur_is_estimated_in_clean_and_in_lightly_damaged_photos(sigma, besides):
+    for picture in degraded(f"blur:{sigma:g}{besides}"):
+        assert estimate_degradation(picture).blur == pytest.approx(sigma, abs=0.15)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_clean_photos_are_not_soft(scale):
+    for picture in degraded("clean", scale):
+        assert estimate_degradation(picture).blur < SOFT
+
+
+def test_pictures_without_detail_are_not_soft():
+    rows, columns = np.mgrid[:200, :200]
+    for plane in (0 * rows, rows / 2 + columns / 2, 255.0 * (rows // 25 % 2), 127 + 40 * np.sin(columns / 9)):
+        pixels = np.repeat(plane[..., None], 3, 2).astype(np.uint8)
+        assert estimate_degradation(Picture(pixels, None, "png", None, None, None)).blur < SOFT
+
+
+def test_soft_photos_are_restored_nearer_to_sharp_ones():
+    restorer = Upscaler(load_model("restorer", 1).model, device="cpu", precision="fp32", self_ensemble=False)
+    for soft, sharp in zip(degraded("blur:0.8", 4), degraded("clean", 4), strict=True):
+        plan = plan_restoration(soft, None)
+        assert plan.strength == 1 and plan.degradation.found
+        before, after = (np.square(x.pixels.astype(float) - sharp.pixels).mean() for x in (soft, restorer(soft)))
+        assert after < 0.8 * before
 
 
 def test_grey_noise_on_a_smooth_picture_is_noise():

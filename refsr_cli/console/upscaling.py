@@ -45,8 +45,10 @@ def _restoration(record: Record) -> str:
         found.append(record["note"])
     if record["noise"] >= 1:
         found.append(f"noise of about {record['noise']:.1f} of 255")
+    if record["soft"]:
+        found.append(f"soft as if blurred by {record['blur']:.1f} pixels")
     strength = f"restoration {record['strength']:.2g}" if record["strength"] else "not restored"
-    return f"{' and '.join(found) or 'no sign of JPEG or noise'}: {strength}"
+    return f"{' and '.join(found) or 'no sign of JPEG, noise or blur'}: {strength}"
 
 
 def _uses(refs: list[Record]) -> str:

@@ -7,20 +7,18 @@ et al. 2021).
 """
 
 import hashlib
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from refsr_cli.data.degrade import degrade_bicubic
 from refsr_cli.errors import BadSetting
 from refsr_cli.images.jpeg import recompressed
-from refsr_cli.layers.resample import mirror
+from refsr_cli.layers.resample import blurred, mirror
 
 _LIMITS = {"blur": (0.0, 5.0), "noise": (0.0, 100.0), "jpeg": (1.0, 100.0)}
 """Smallest and largest amounts: σ of the blur in low-resolution pixels, σ of the noise of 255, JPEG quality."""
@@ -62,6 +60,7 @@ CELLS: Mapping[str, SyntheticDegradation] = {
     "noise:5": SyntheticDegradation(noise=5),
     "noise:10": SyntheticDegradation(noise=10),
     "noise:3+jpeg:80": SyntheticDegradation(noise=3, jpeg=80),
+    "blur:0.6": SyntheticDegradation(blur=0.6),
     "blur:0.6+jpeg:90": SyntheticDegradation(blur=0.6, jpeg=90),
 }
 """What `refsr eval --degrade all` measures, one row each."""
@@ -270,16 +269,6 @@ def as_jpeg(pixels: Tensor, quality: int, *, full_chroma: bool = False) -> Tenso
     rows = np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
     decoded = recompressed(rows, quality, "4:4:4" if full_chroma else "4:2:0")
     return torch.from_numpy(decoded).permute(2, 0, 1).contiguous()
-
-
-def blurred(x: Tensor, sigma: float) -> Tensor:
-    """(N, C, H, W) convolved with a Gaussian of `sigma` pixels, continued beyond its border."""
-    radius = max(1, math.ceil(4 * sigma))
-    taps = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
-    kernel = torch.exp(-taps.square() / (2 * sigma**2))
-    kernel = (kernel / kernel.sum()).view(1, 1, -1, 1)
-    planes = F.pad(x.flatten(0, 1)[:, None], (radius,) * 4, mode="replicate")
-    return F.conv2d(F.conv2d(planes, kernel), kernel.transpose(2, 3)).view(x.shape)
 
 
 def _rounded(x: Tensor) -> Tensor:

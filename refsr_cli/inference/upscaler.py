@@ -289,8 +289,7 @@ class Upscaler:
         colors = picture if picture.alpha is None else bleed_color(picture)
         plan = plan or self.plan(picture)
         restored = yield from self._restored(colors.pixels, plan.strength)
-        found = plan.degradation.jpeg_step or plan.degradation.noise
-        known = KnownInput(colors.pixels, plan.degradation) if plan.strength and found else None
+        known = KnownInput(colors.pixels, plan.degradation) if plan.strength and plan.degradation.found else None
         pixels, guidance = yield from self.resize_to(restored, height, width, refs, known)
         large = replace(picture, pixels=pixels, jpeg=None)
         if picture.alpha is not None:

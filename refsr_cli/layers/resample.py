@@ -5,6 +5,8 @@ only at the border, where MATLAB mirrors the image and torch renormalises the ke
 makes the two equal.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -53,6 +55,16 @@ def scaled_bytes(image: Tensor, factor: float) -> Tensor:
     """(C, H, W) uint8 with both sides `factor` times as long, at least one pixel."""
     height, width = (max(1, round(side * factor)) for side in image.shape[1:])
     return resize_bytes(image, height, width)
+
+
+def blurred(x: Tensor, sigma: float) -> Tensor:
+    """(N, C, H, W) convolved with a Gaussian of `sigma` pixels, continued beyond its border."""
+    radius = max(1, math.ceil(4 * sigma))
+    taps = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
+    kernel = torch.exp(-taps.square() / (2 * sigma**2))
+    kernel = (kernel / kernel.sum()).view(1, 1, -1, 1)
+    planes = F.pad(x.flatten(0, 1)[:, None], (radius,) * 4, mode="replicate")
+    return F.conv2d(F.conv2d(planes, kernel), kernel.transpose(2, 3)).view(x.shape)
 
 
 def local_mean(x: Tensor, side: int) -> Tensor:

@@ -4,6 +4,7 @@ Detail taken from a reference must leave the input explained. Of a clean input e
 says between which two values each coefficient of the DCT lay; of a noisy one pixels are known to its σ.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from refsr_cli.images import Pixels, to_tensor
-from refsr_cli.layers.resample import local_mean
+from refsr_cli.layers.resample import blurred, local_mean
 from refsr_cli.reference.trust import local_rms
 from refsr_cli.restoration.blocks import BLOCK, from_frequencies, jpeg_luma, to_frequencies
+from refsr_cli.restoration.blur import SOFT, WIDEST
 from refsr_cli.restoration.degradation import Degradation
 
 _ROUNDING = 0.6
@@ -24,8 +26,8 @@ _COLOUR_OF_CHROMA = 1.772
 _CHROMA_AREA = 17
 """Pixels a side over which chroma is compared: the blocks of halved chroma are 16 wide, and coarsely quantised but for
 their mean."""
-KNOWN_HALO = BLOCK
-"""Pixels that consistency depends on beyond those of a clean input: the rest of a block."""
+KNOWN_HALO = BLOCK + math.ceil(4 * WIDEST)
+"""Pixels that consistency depends on beyond those of a clean input: the rest of a block, and the widest blur."""
 _STEP_OF_ERROR = 0.08
 """Root mean square, of 255, by which a JPEG whose luma is not known is wrong, for a percent of step."""
 _NOISE_ROOM = 1.1
@@ -46,6 +48,12 @@ class KnownInput:
 
     def part(self, top: int, left: int, bottom: int, right: int, device: torch.device) -> Unexplained:
         """What is known of the pixels `top` <= row < `bottom`, `left` <= column < `right`."""
+        known = self._coded(top, left, bottom, right, device)
+        blur = self.degradation.blur
+        return (lambda shrunk: known(blurred(shrunk, blur))) if blur >= SOFT else known
+
+    def _coded(self, top: int, left: int, bottom: int, right: int, device: torch.device) -> Unexplained:
+        """What is known of them after they were blurred."""
         lr = to_tensor(self.pixels[top:bottom, left:right]).to(device)
         steps = self.degradation.luma_table
         if steps is None:

@@ -19,6 +19,7 @@ from refsr_cli.restoration.blocks import (
     nearest_quality,
     transposed,
 )
+from refsr_cli.restoration.blur import SOFT, estimate_blur
 
 _ESTIMATED_ON = 1024
 """Side of the middle part of a large picture that is estimated on."""
@@ -34,7 +35,7 @@ _QUIET_SHARE = 0.80 * 0.81
 _UNCLIPPED = (2.0, 253.0)
 """Values, of 255, that are surely not cut off at black or white."""
 COARSE = 30.0
-"""Size of JPEG's steps, quality 85, from which what looks like noise may be what they did."""
+"""Size of JPEG's steps, quality 85, from which what looks like noise or blur may be what they did."""
 _LUMA_NOISE = math.hypot(*LUMA)
 """σ of luma for noise of σ = 1 in each channel."""
 _FEWEST = 60
@@ -54,6 +55,13 @@ class Degradation:
     50, 50 its 75); 0 where there was no JPEG."""
     noise: float = 0.0
     """σ of 255."""
+    blur: float = 0.0
+    """σ in pixels of a Gaussian, estimated; few clean pictures are estimated at `SOFT` or more."""
+
+    @property
+    def found(self) -> bool:
+        """Whether anything was."""
+        return self.jpeg_step > 0 or self.noise > 0 or self.blur >= SOFT
 
     @property
     def quality(self) -> tuple[float, float]:
@@ -94,8 +102,11 @@ def estimate_degradation(picture: Picture) -> Degradation:
     """What is known of `picture`. A JPEG file says its steps itself; of other files they are estimated, as a PNG may
     have been a JPEG before."""
     rgb = _middle(picture.pixels)
-    step = jpeg_step(picture.jpeg.tables[0]) if picture.jpeg else estimate_jpeg_step(jpeg_luma(rgb)[0])
-    return Degradation(picture.jpeg, step, estimate_noise(rgb) if step < COARSE else 0.0)
+    luma = jpeg_luma(rgb)[0]
+    step = jpeg_step(picture.jpeg.tables[0]) if picture.jpeg else estimate_jpeg_step(luma)
+    if step >= COARSE:
+        return Degradation(picture.jpeg, step)
+    return Degradation(picture.jpeg, step, estimate_noise(rgb), estimate_blur(luma))
 
 
 def _middle(pixels: Pixels) -> Tensor:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from refsr_cli.images import Picture
+from refsr_cli.restoration.blur import SOFT
 from refsr_cli.restoration.degradation import Degradation, estimate_degradation
 
 _JPEG_FROM, _JPEG_FULL = 2.0, 30.0
@@ -12,6 +13,8 @@ _JPEG_LEAST = 0.25
 and 75 at 1."""
 _NOISE_FROM, _NOISE_FULL = 1.5, 3.0
 """σ of 255 from which noise is removed, and in full: clean pictures of fine texture are estimated at up to 1.2."""
+_BLUR_FULL = 0.6
+"""σ in pixels from which a soft picture is restored in full; from `SOFT` on in part."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,12 @@ NOTHING = Restoration(Degradation(), 0.0)
 
 
 def automatic_strength(degradation: Degradation) -> float:
-    """0 for a clean picture, rising with JPEG's steps and with noise to 1."""
+    """0 for a clean picture, rising with JPEG's steps, with noise and with blur to 1."""
     jpeg = 0.0
     if degradation.jpeg_step >= _JPEG_FROM:
         jpeg = _JPEG_LEAST + (1 - _JPEG_LEAST) * _rise(degradation.jpeg_step, 0, _JPEG_FULL)
-    return round(max(jpeg, _rise(degradation.noise, _NOISE_FROM, _NOISE_FULL)), 2)
+    noise = _rise(degradation.noise, _NOISE_FROM, _NOISE_FULL)
+    return round(max(jpeg, noise, _rise(degradation.blur, SOFT, _BLUR_FULL)), 2)
 
 
 def plan_restoration(picture: Picture, strength: float | None) -> Restoration:
