@@ -19,17 +19,18 @@ from refsr_cli.images import Picture, decode_image, read_image, to_tensor
 from refsr_cli.images.exif import upright
 from refsr_cli.images.jpeg import encode_jpeg
 from refsr_cli.inference.passes import blended
-from refsr_cli.inference.runner import merger_for
+from refsr_cli.inference.runner import merger_for, runner_for
 from refsr_cli.inference.upscaler import Upscaler, finished
-from refsr_cli.layers.resample import downscale
+from refsr_cli.layers.resample import blurred, downscale
 from refsr_cli.models import build
 from refsr_cli.packaged import packaged
 from refsr_cli.recipes import settings_of
-from refsr_cli.reference.offer import Offer
+from refsr_cli.reference.offer import Offer, offered
+from refsr_cli.reference.transfer import Shown
 from refsr_cli.restoration.blocks import from_frequencies, jpeg_step, nearest_quality, to_frequencies
 from refsr_cli.restoration.blur import SOFT
 from refsr_cli.restoration.consistency import KnownInput
-from refsr_cli.restoration.degradation import Degradation, estimate_degradation
+from refsr_cli.restoration.degradation import Degradation, degraded_alike, estimate_degradation
 from refsr_cli.restoration.strength import automatic_strength, plan_restoration
 from refsr_cli.tasks.evaluate import MeasuredCell, evaluate, evaluate_degraded
 from refsr_cli.tasks.train import Step, train
@@ -244,6 +245,45 @@ def test_a_turned_jpeg_is_known_in_its_own_orientation(orientation):
     assert float(unexplained[..., 12:-12, 12:-12].max()) < 1.5 / 255
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("subsampling", ["4:2:0", "4:4:4"])
+def test_what_was_there_before_is_degraded_alike_to_the_last_bit(orientation, subsampling):
+    stored = read_image(sorted(KODAK.glob("*.png"))[0]).pixels[100:189, 100:215]
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(file, "JPEG", quality=61, subsampling=subsampling, exif=exif)
+    picture = decode_image(file.getvalue(), "p")
+    again = degraded_alike(upright(stored, orientation), estimate_degradation(picture))
+    np.testing.assert_array_equal(again, picture.pixels)
+
+
+def test_soft_clean_grey_and_deep_pictures_are_degraded_alike():
+    before = read_image(sorted(KODAK.glob("*.png"))[0]).pixels[100:189, 100:215]
+    np.testing.assert_array_equal(degraded_alike(before, Degradation()), before)
+    soft = degraded_alike(before, Degradation(blur=0.8))
+    expected = blurred(to_tensor(before), 0.8).mul(255).add(0.5).floor()[0].permute(1, 2, 0)
+    assert np.abs(soft - expected.numpy()).max() <= 1
+    compressed = degraded_alike(before[..., :1], Degradation(jpeg_step=100.0))
+    np.testing.assert_array_equal(compressed, decode_image(encode_jpeg(before[..., :1], 50), "p").pixels)
+    deep = degraded_alike(before.astype(np.uint16) * 257, Degradation(jpeg_step=100.0))
+    assert deep.shape == before.shape
+
+
+def test_a_reference_that_shows_the_scene_gives_back_all_that_degrading_took():
+    """What the net makes of the picture, and what it misses on a reference degraded alike: the scene itself."""
+    hr = to_tensor(read_image(sorted(KODAK.glob("*.png"))[0]).pixels[100:228, 100:260])
+    clean = downscale(hr, 4).clamp(0, 1).mul(255).round().div(255)
+    degradation = Degradation(jpeg_step=50.0)
+    pixels = clean.mul(255)[0].permute(1, 2, 0).numpy().astype(np.uint8)
+    lr = to_tensor(degraded_alike(pixels, degradation))
+    shown = Shown(hr, hr, torch.zeros(1, 1, 128, 160), torch.ones(1, 1, 32, 40))
+    run = runner_for(load_model(None, None, "edsr-baseline-x4").model)
+    alone, alike = (offered(run, lr, shown, degradation.quality, its) for its in (None, lr))
+    torch.testing.assert_close(alike.base + alike.detail, hr, rtol=0, atol=1e-5)
+    lacking, full = (float((hr - offer.base - offer.detail).abs().mean()) for offer in (alone, alike))
+    assert lacking > 1 / 255 > full
+
+
 def test_parts_of_a_jpeg_know_what_the_whole_knows():
     before = read_image(sorted(KODAK.glob("*.png"))[0]).pixels[100:196, 100:228]
     picture = decode_image(encode_jpeg(before, 40), "p")
@@ -358,7 +398,7 @@ def test_a_synthetic_degradation_of_nothing_is_the_papers():
 def test_merging_that_was_learned_of_clean_pictures_is_not_for_degraded_ones():
     lr = torch.rand(1, 3, 6, 7)
     base, detail = torch.rand(1, 3, 24, 28), torch.rand(1, 3, 24, 28) / 10
-    offer = Offer(lr, base, detail, detail, detail[:, :1] ** 2, lr[:, :1], lr / 10, lr[:, :2])
+    offer = Offer(lr, base, detail, detail, detail[:, :1] ** 2, lr[:, :1], lr / 10, lr)
     for conditioned in (False, True):
         model = build("refnet", 4, {"trunk_features": 4, "trunk_blocks": 1, "conditioned": conditioned}).eval()
         torch.nn.init.normal_(model.merger.tail.weight)
@@ -373,7 +413,7 @@ def test_a_merger_that_becomes_conditioned_begins_as_it_was():
     after = build("refnet", 4, {"trunk_features": 4, "trunk_blocks": 1, "conditioned": True}).eval()
     after.start_from(before, "before")
     lr, detail = torch.rand(1, 3, 6, 7), torch.rand(1, 3, 24, 28) / 10
-    offer = Offer(lr, torch.rand(1, 3, 24, 28), detail, detail, detail[:, :1] ** 2, lr[:, :1], lr / 10, lr[:, :2])
+    offer = Offer(lr, torch.rand(1, 3, 24, 28), detail, detail, detail[:, :1] ** 2, lr[:, :1], lr / 10, lr)
     with torch.inference_mode():
         for one, other in zip(before.merge(offer), after.merge(offer), strict=True):
             torch.testing.assert_close(one, other)

@@ -177,6 +177,8 @@ class DegradedCrops:
     """(N, 3, h, w) as they were before."""
     hr: Tensor
     """(N, 3, scale*h, scale*w) at high resolution."""
+    blur: Tensor
+    """(N,) σ in low-resolution pixels."""
     noise: Tensor
     """(N,) σ of 255."""
     jpeg_step: Tensor
@@ -215,7 +217,7 @@ def degrade_crops(
                 x = _jpeg(x, int(quality[k]), int(top[k]), int(left[k]), full_chroma=bool(full_chroma[k]))
         crops.append(_middle(x))
     steps = torch.tensor([_step(float(quality)) for quality in last]) * compressed
-    return DegradedCrops(torch.cat(crops), _middle(lr), _middle(hr, scale), noise, steps)
+    return DegradedCrops(torch.cat(crops), _middle(lr), _middle(hr, scale), blur, noise, steps)
 
 
 def degrade_windows(

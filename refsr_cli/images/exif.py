@@ -56,6 +56,14 @@ def upright(pixels: npt.NDArray[_T], orientation: int) -> npt.NDArray[_T]:
     return np.ascontiguousarray(turned)
 
 
+def turned_back(pixels: npt.NDArray[_T], orientation: int) -> npt.NDArray[_T]:
+    """Undoes `upright`."""
+    turned = pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
+    if orientation in (3, 4, 7, 8):
+        turned = turned[::-1]
+    return np.ascontiguousarray(turned.swapaxes(0, 1) if orientation >= 5 else turned)
+
+
 def portable(exif: Image.Exif) -> bytes | None:
     """The part of `exif` that stays true for the upright picture in any file; None when nothing is left.
 

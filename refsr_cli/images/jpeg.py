@@ -9,10 +9,12 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
-from refsr_cli.images.exif import NO_TURN
+from refsr_cli.images.exif import NO_TURN, turned_back, upright
 
 Subsampling = Literal["4:2:0", "4:2:2", "4:4:4"]
 _STEPS = 64
+_LARGEST_STEP = 255
+"""That of a baseline JPEG."""
 
 
 @dataclass(frozen=True)
@@ -56,4 +58,21 @@ def recompressed(
     pixels: npt.NDArray[np.uint8], quality: int, subsampling: Subsampling = "4:2:0"
 ) -> npt.NDArray[np.uint8]:
     """`pixels` (H, W, 1 or 3) as they come back from a JPEG file."""
-    return np.atleast_3d(np.array(Image.open(io.BytesIO(encode_jpeg(pixels, quality, subsampling)))))
+    return _decoded(encode_jpeg(pixels, quality, subsampling))
+
+
+def recompressed_as(pixels: npt.NDArray[np.uint8], coding: JpegCoding) -> npt.NDArray[np.uint8]:
+    """`pixels` (H, W, 1 or 3), upright, as they come back from a file with the tables, the grid and about the sampling
+    of `coding`, which has luma."""
+    stored = turned_back(pixels, coding.orientation)
+    tables = [[min(step, _LARGEST_STEP) for step in table] for table in coding.tables[:2]]
+    across, down = coding.sampling[0]
+    subsampling = "4:4:4" if across == down == 1 else "4:2:2" if down == 1 else "4:2:0"
+    file = io.BytesIO()
+    image = Image.fromarray(stored[..., 0] if stored.shape[2] == 1 else stored)
+    image.save(file, "JPEG", qtables=tables, subsampling=subsampling)
+    return upright(_decoded(file.getvalue()), coding.orientation)
+
+
+def _decoded(file: bytes) -> npt.NDArray[np.uint8]:
+    return np.atleast_3d(np.array(Image.open(io.BytesIO(file))))

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refsr_cli.images import Pixels
+from refsr_cli.images import Pixels, to_tensor
 from refsr_cli.inference.runner import Merge, Runner
 from refsr_cli.inference.tiling import Tile, TileRunner
 from refsr_cli.layers.backprojection import back_project
@@ -42,29 +42,49 @@ class RefUse:
     """Of such a net, how like what it found is on average, as a cosine; None where it does not look for anything."""
 
 
+@dataclass(frozen=True)
+class RestoredInput:
+    """A picture that was degraded, and restored before it is enlarged."""
+
+    known: KnownInput
+    """What its file gave."""
+    alike: Pixels
+    """(h, w, C) what the references show, shrunk, degraded as the picture was and restored as it was."""
+
+
+def shown_by(match: Match, sources: Sequence[Source], scale: int) -> TileRunner:
+    """What the references show, in `scale` times the size of the picture, as `match` places them."""
+    return lambda _, tile: warp(match.crop(tile.top, tile.left, tile.bottom, tile.right), sources, scale).mean
+
+
 def guided(
     run: Runner,
     merge: Merge,
     scale: int,
     match: Match,
     sources: Sequence[Source],
-    known: KnownInput | None = None,
+    restored: RestoredInput | None = None,
     *,
     project: bool = True,
 ) -> TileRunner:
     """`run`, which enlarges by `scale`, and what it misses on the references, merged by `merge`. The answers have the
     trust as fourth channel, 0 where nothing was changed that could be seen.
 
-    `match` is of the whole picture, `sources` are numbered as in it. `known` is what its file gave where it was
-    restored. `project` makes results shrink to the picture, with and without references alike.
+    `match` is of the whole picture, `sources` are numbered as in it. `restored` is for a picture that was. `project`
+    makes results shrink to the picture, with and without references alike.
     """
 
     @torch.inference_mode()
     def run_tile(lr: Tensor, tile: Tile) -> Tensor:
         corners = tile.top, tile.left, tile.bottom, tile.right
         shown = warp(match.crop(*corners), sources, scale)
-        offer = offered(run, lr, shown, known.degradation.quality if known else (0.0, 0.0))
-        sr, trust = add_detail(offer, *merge(offer), known.part(*corners, lr.device) if known else None)
+        if restored is None:
+            offer, unexplained = offered(run, lr, shown), None
+        else:
+            alike = to_tensor(restored.alike[tile.top : tile.bottom, tile.left : tile.right]).to(lr.device)
+            offer = offered(run, lr, shown, restored.known.degradation.quality, alike)
+            unexplained = restored.known.part(*corners, lr.device)
+        sr, trust = add_detail(offer, *merge(offer), unexplained)
         base = offer.base
         if project:
             base, sr = back_project(base, lr, scale), back_project(sr, lr, scale)

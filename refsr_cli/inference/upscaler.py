@@ -1,7 +1,7 @@
 """A net made ready for pictures: device, precision, tiles, self-ensemble, passes and alpha in one place."""
 
 from collections.abc import Generator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ import torch
 from refsr_cli.errors import BadSetting
 from refsr_cli.images import Picture, Pixels, bleed_color, to_tensor
 from refsr_cli.inference.device import pick_device, pick_precision
-from refsr_cli.inference.guided import GUIDED_BYTES, GUIDED_HALO, RefUse, guided, uses
+from refsr_cli.inference.guided import GUIDED_BYTES, GUIDED_HALO, RefUse, RestoredInput, guided, shown_by, uses
 from refsr_cli.inference.memory import SMALLEST_TILE, bytes_per_pixel, default_memory, tile_side
 from refsr_cli.inference.passes import blended, plan_passes, shrink
 from refsr_cli.inference.referred import look, referred, turned, turned_back
@@ -30,7 +30,10 @@ from refsr_cli.inference.tiling import (
 from refsr_cli.layers.backprojection import PROJECTING_BYTES
 from refsr_cli.models import SRModel
 from refsr_cli.reference.bank import MOST_REFERENCES, RefBank, Reference, match_all
+from refsr_cli.reference.match import Match
+from refsr_cli.reference.transfer import Source
 from refsr_cli.restoration.consistency import KNOWN_HALO, KnownInput
+from refsr_cli.restoration.degradation import degraded_alike
 from refsr_cli.restoration.strength import NOTHING, Restoration, plan_restoration
 
 Result = TypeVar("Result")
@@ -43,6 +46,15 @@ _TINY, _FEW = 48 * 48, 8
 """Up to so many pixels a CPU is faster with a few pictures at once."""
 _FOR_REFERENCES = 2
 """One part in so many of the memory is for features of references, where a net needs them."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """How the pixels that are enlarged came about, where they were restored."""
+
+    known: KnownInput
+    """What was known of them before."""
+    strength: float
 
 
 class Upscaler:
@@ -97,10 +109,10 @@ class Upscaler:
         return Using(name, self.scale, str(self.device), precision, self.self_ensemble, note)
 
     def scale_up(
-        self, pixels: Pixels, scale: int, refs: RefBank | None = None, known: KnownInput | None = None
+        self, pixels: Pixels, scale: int, refs: RefBank | None = None, before: Restored | None = None
     ) -> Generator[int, None, tuple[Pixels, Guidance | None]]:
         """One pass over (H, W, C) to (scale*H, scale*W, C), `scale` at most the net's own, and what references did.
-        `known` is what the file gave, where the pixels were restored. Yields the number of input pixels done since it
+        `before` is what the pixels were where they were restored. Yields the number of input pixels done since it
         last yielded, 0 when references were looked at."""
         if self.model.needs_ref:
             return (yield from self._refer(pixels, scale, refs))
@@ -111,21 +123,32 @@ class Upscaler:
         lr = to_tensor(pixels)[0].to(self.device)
         chosen = refs.chosen(lr)
         match, sources = yield from match_all(lr, chosen, self.model.scale)
+        restored = None
+        if before:
+            restored = RestoredInput(before.known, (yield from self._alike(pixels, match, sources, before)))
         run = guided(
             net,
-            merger_for(self.model, self.precision, degraded=known is not None),
+            merger_for(self.model, self.precision, degraded=before is not None),
             self.model.scale,
             match,
             sources,
-            known,
+            restored,
             project=self._consistent,
         )
         halo += (
-            GUIDED_HALO + self.model.merge_radius + (KNOWN_HALO if known else 0) + self._consistent * CONSISTENT_HALO
+            GUIDED_HALO + self.model.merge_radius + (KNOWN_HALO if before else 0) + self._consistent * CONSISTENT_HALO
         )
         ((large, trust),) = yield from self._in_tiles(run, [pixels], scale, halo, self._pixel_bytes + GUIDED_BYTES)
         assert trust is not None, "what is guided has a trust"
         return large, Guidance(trust, match, tuple(chosen), uses(chosen, match, trust, scale))
+
+    def _alike(
+        self, pixels: Pixels, match: Match, sources: Sequence[Source], before: Restored
+    ) -> Generator[int, None, Pixels]:
+        """What the references show, shrunk to the size of `pixels`, degraded and restored as these were."""
+        shown = shown_by(match, sources, self.model.scale)
+        ((shrunk, _),) = yield from self._in_tiles(shown, [pixels], 1, 0, GUIDED_BYTES)
+        return (yield from self._restored(degraded_alike(shrunk, before.known.degradation), before.strength))
 
     def scale_up_alike(self, pictures: Sequence[Pixels], scale: int) -> Generator[int, None, list[Pixels]]:
         """`scale_up` of several of one size and kind, without references."""
@@ -220,7 +243,7 @@ class Upscaler:
         return turned_back(large, orientation), guide.shares(len(chosen))
 
     def resize_to(
-        self, pixels: Pixels, height: int, width: int, refs: RefBank | None = None, known: KnownInput | None = None
+        self, pixels: Pixels, height: int, width: int, refs: RefBank | None = None, before: Restored | None = None
     ) -> Generator[int, None, tuple[Pixels, Guidance | None]]:
         """(H, W, C) to (height, width, C): passes of the net until it is large enough, then shrunk. References help
         the first pass. Takes, yields and gives what `scale_up` does."""
@@ -233,7 +256,7 @@ class Upscaler:
         guidance: Guidance | None = None
         for number, scale in enumerate(plan_passes(factor, self.scale)):
             if number == 0:
-                pixels, guidance = yield from self.scale_up(pixels, scale, refs, known)
+                pixels, guidance = yield from self.scale_up(pixels, scale, refs, before)
             else:
                 pixels, _ = yield from self.scale_up(pixels, scale)
         return shrink(pixels, height, width), guidance
@@ -289,8 +312,10 @@ class Upscaler:
         colors = picture if picture.alpha is None else bleed_color(picture)
         plan = plan or self.plan(picture)
         restored = yield from self._restored(colors.pixels, plan.strength)
-        known = KnownInput(colors.pixels, plan.degradation) if plan.strength and plan.degradation.found else None
-        pixels, guidance = yield from self.resize_to(restored, height, width, refs, known)
+        before = None
+        if refs and plan.strength and plan.degradation.found:
+            before = Restored(KnownInput(colors.pixels, plan.degradation), plan.strength)
+        pixels, guidance = yield from self.resize_to(restored, height, width, refs, before)
         large = replace(picture, pixels=pixels, jpeg=None)
         if picture.alpha is not None:
             alpha, _ = yield from self.resize_to(picture.alpha[..., None], height, width)
@@ -317,7 +342,10 @@ class Upscaler:
         passes = total if picture.alpha is None else 2 * total
         if self.model.needs_ref:
             return restoring + passes * (8 if self.self_ensemble else 1)
-        return restoring + passes + (min(len(refs), MOST_REFERENCES) * pixels if refs and total else 0)
+        if not refs or not total:
+            return restoring + passes
+        found = restoring and (plan or self.plan(picture)).degradation.found
+        return restoring + passes + (min(len(refs), MOST_REFERENCES) + (2 if found else 0)) * pixels
 
     def __call__(self, picture: Picture, scale: int | None = None, refs: RefBank | None = None) -> Picture:
         """`enlarge` by a whole factor (None: the net's scale), in one call."""

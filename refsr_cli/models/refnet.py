@@ -15,7 +15,7 @@ from refsr_cli.reference.descriptors import CELL
 from refsr_cli.reference.offer import Offer
 from refsr_cli.reference.trust import evidence, resembles
 
-_QUALITY = 2
+_QUALITY = 3
 """Channels of `Offer.quality`."""
 _DETAIL = 10.0
 """Details are about a tenth as large as what a net likes."""

@@ -8,6 +8,11 @@ from torch import Tensor
 from refsr_cli.layers.resample import downscale
 from refsr_cli.reference.transfer import Shown
 
+Quality = tuple[float, float, float]
+"""JPEG's steps in units of those of libjpeg's quality 50, σ of the noise in units of 10 levels of 255, σ of the blur in
+pixels."""
+CLEAN: Quality = (0.0, 0.0, 0.0)
+
 
 @dataclass(frozen=True)
 class Offer:
@@ -28,25 +33,31 @@ class Offer:
     misfit: Tensor
     """(N, 3, h, w) the references shown here, shrunk, minus the picture."""
     quality: Tensor
-    """(N, 2, h, w) how degraded the picture was before it was restored: JPEG's steps in units of those of libjpeg's
-    quality 50, and σ of the noise in units of 10 levels of 255; zeros for a clean one."""
+    """(N, 3, h, w) how degraded the picture was before it was restored, a `Quality` everywhere."""
 
     @property
     def scale(self) -> int:
         return self.base.shape[-1] // self.lr.shape[-1]
 
 
-def offered(run: Callable[[Tensor], Tensor], lr: Tensor, shown: Shown, quality: tuple[float, float]) -> Offer:
+def offered(
+    run: Callable[[Tensor], Tensor],
+    lr: Tensor,
+    shown: Shown,
+    quality: Quality = CLEAN,
+    alike: Tensor | None = None,
+) -> Offer:
     """What references that are `shown` offer to `lr` (1, 3, h, w) and the net `run`: it enlarges them too, shrunk, and
-    the difference to what they were is the detail it cannot know. `quality` is that of `Offer`, everywhere."""
+    the difference to what they were is the detail it cannot know. Where the picture was degraded, by `quality`, and
+    restored, so is `alike` (1, 3, h, w), the shrunk references: the detail is then all that this took, too."""
     shrunk = downscale(shown.mean, shown.mean.shape[-1] // lr.shape[-1])
     return Offer(
         lr=lr,
         base=run(lr),
-        detail=shown.mean - run(shrunk.clamp(0, 1)),
+        detail=shown.mean - run(shrunk.clamp(0, 1) if alike is None else alike),
         own=shown.own - shown.mean,
         variance=shown.variance,
         score=shown.score,
         misfit=shrunk - lr,
-        quality=lr.new_tensor(quality).view(1, 2, 1, 1).expand(len(lr), -1, *lr.shape[-2:]),
+        quality=lr.new_tensor(quality).view(1, -1, 1, 1).expand(len(lr), -1, *lr.shape[-2:]),
     )

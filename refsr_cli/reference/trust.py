@@ -12,8 +12,10 @@ from torch import Tensor
 from refsr_cli.layers.resample import downscale, local_mean
 from refsr_cli.reference.offer import Offer
 
-_SCORES = (0.7, 0.95)
-"""Correlations from which a match is believed at all, and in full."""
+_SCORES, _SCORES_DEGRADED = (0.7, 0.95), (0.5, 0.85)
+"""Correlations from which a match is used at all, and in full; what degraded a picture lowers those of right ones."""
+_DEGRADED = 0.2
+"""Sum of `Offer.quality` from which a picture counts as degraded, in part below."""
 _RESEMBLANCE = (0.5, 0.6)
 """Correlations below which nothing is believed, whatever was learned, and from which that is free."""
 _DISAGREEMENT = 2.0
@@ -34,7 +36,10 @@ def evidence(offer: Offer) -> Tensor:
     area = 2 * offer.scale + 1
     energy = local_mean(offer.detail.square().mean(1, keepdim=True), area)
     spread = local_mean(offer.variance, area)
-    return energy / (energy + _DISAGREEMENT * spread + 1e-8) * _ramp(_up(offer.score, offer.scale), _SCORES)
+    degraded = (_up(offer.quality.sum(1, keepdim=True), offer.scale) / _DEGRADED).clamp(max=1)
+    low, high = (clean + (other - clean) * degraded for clean, other in zip(_SCORES, _SCORES_DEGRADED, strict=True))
+    correlates = ((_up(offer.score, offer.scale) - low) / (high - low)).clamp(0, 1)
+    return energy / (energy + _DISAGREEMENT * spread + 1e-8) * correlates
 
 
 def resembles(offer: Offer) -> Tensor:

@@ -3,12 +3,15 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refsr_cli.images import Picture, Pixels
-from refsr_cli.images.jpeg import JpegCoding
+from refsr_cli.images import Picture, Pixels, to_pixels, to_tensor
+from refsr_cli.images.jpeg import JpegCoding, recompressed, recompressed_as
+from refsr_cli.layers.resample import blurred
+from refsr_cli.reference.offer import Quality
 from refsr_cli.restoration.blocks import (
     BLOCK,
     LUMA,
@@ -64,9 +67,9 @@ class Degradation:
         return self.jpeg_step > 0 or self.noise > 0 or self.blur >= SOFT
 
     @property
-    def quality(self) -> tuple[float, float]:
-        """As `Offer.quality` has it, for the net that merges references."""
-        return self.jpeg_step / 100, self.noise / 10
+    def quality(self) -> Quality:
+        """For those who merge references."""
+        return self.jpeg_step / 100, self.noise / 10, self.blur if self.blur >= SOFT else 0.0
 
     @property
     def luma_table(self) -> tuple[int, ...] | None:
@@ -107,6 +110,19 @@ def estimate_degradation(picture: Picture) -> Degradation:
     if step >= COARSE:
         return Degradation(picture.jpeg, step)
     return Degradation(picture.jpeg, step, estimate_noise(rgb), estimate_blur(luma))
+
+
+def degraded_alike(pixels: Pixels, known: Degradation) -> Pixels:
+    """Other pixels (H, W, C), of the size of those that `known` is of, blurred and compressed as these were. Noise is
+    left out: restoring takes most of it away."""
+    if known.blur >= SOFT:
+        pixels = to_pixels(blurred(to_tensor(pixels), known.blur), pixels)
+    if known.jpeg_quality is None:
+        return pixels
+    eight_bits = to_pixels(to_tensor(pixels), np.empty((1, 1, pixels.shape[2]), np.uint8)).astype(np.uint8)
+    if known.jpeg and known.jpeg.has_luma:
+        return recompressed_as(eight_bits, known.jpeg)
+    return recompressed(eight_bits, known.jpeg_quality)
 
 
 def _middle(pixels: Pixels) -> Tensor:

@@ -20,15 +20,17 @@ from refsr_cli.data.pairs import PairWindows
 from refsr_cli.data.photos import dihedral
 from refsr_cli.errors import BadData, RefsrError
 from refsr_cli.files import make_folder, write_atomically
+from refsr_cli.images import to_pixels, to_tensor
 from refsr_cli.inference.runner import Runner, runner_for
 from refsr_cli.inference.upscaler import finished
+from refsr_cli.layers.resample import downscale
 from refsr_cli.models import SRModel
 from refsr_cli.reference.bank import RefBank, match_all, open_reference
 from refsr_cli.reference.descriptors import CELL
-from refsr_cli.reference.offer import Offer, offered
+from refsr_cli.reference.offer import CLEAN, Offer, offered
 from refsr_cli.reference.transfer import warp
-from refsr_cli.restoration.degradation import COARSE, Degradation
-from refsr_cli.restoration.strength import automatic_strength
+from refsr_cli.restoration.degradation import COARSE, Degradation, degraded_alike
+from refsr_cli.restoration.strength import NOTHING, Restoration, automatic_strength
 
 _SHARD = 16
 """Samples in a file."""
@@ -58,16 +60,17 @@ class Degrading:
     signature: str
     """The same for the same weights of what restores."""
 
-    def __call__(self, hr: Tensor, generator: torch.Generator) -> tuple[Tensor, tuple[float, float]]:
-        """The low-resolution window of (1, 3, 4*h, 4*w), and its `Offer.quality`."""
+    def degraded(self, hr: Tensor, generator: torch.Generator) -> tuple[Tensor, Restoration]:
+        """The low-resolution window of (1, 3, 4*h, 4*w), and how it is to be restored."""
         crops = degrade_windows(hr, CELL, self.mix, 1, slice(None), generator)
-        step = float(crops.jpeg_step)
-        known = Degradation(None, step, float(crops.noise) if step < COARSE else 0.0)  # as it would be estimated
-        strength = automatic_strength(known)
-        if not strength:
-            return crops.lr, (0.0, 0.0)
-        restored = crops.lr + strength * (self.restore(crops.lr) - crops.lr)
-        return restored.mul(255).round().div(255), known.quality
+        step = float(crops.jpeg_step)  # known as it would be estimated
+        noise, blur = (float(sigma) if step < COARSE else 0.0 for sigma in (crops.noise, crops.blur))
+        known = Degradation(None, step, noise, blur)
+        return crops.lr, Restoration(known, automatic_strength(known))
+
+    def restored(self, lr: Tensor, strength: float) -> Tensor:
+        """(1, 3, h, w) restored so strongly."""
+        return torch.lerp(lr, self.restore(lr), strength).mul(255).round().div(255) if strength else lr
 
 
 class _Offers(Dataset[dict[str, Tensor] | str]):
@@ -86,10 +89,17 @@ class _Offers(Dataset[dict[str, Tensor] | str]):
         except RefsrError as error:
             return str(error)
         hr = window[None].to(self.device).float() / 255
-        lr, quality = degrade_bicubic(hr, CELL), (0.0, 0.0)
+        lr, plan = degrade_bicubic(hr, CELL), NOTHING
         if self.degrading:
-            lr, quality = self.degrading(hr, torch.Generator().manual_seed(number))
-        offer = offered(self.run, lr, warp(*finished(match_all(lr[0], bank.chosen(lr[0])))), quality)
+            lr, plan = self.degrading.degraded(hr, torch.Generator().manual_seed(number))
+            lr = self.degrading.restored(lr, plan.strength)
+        shown = warp(*finished(match_all(lr[0], bank.chosen(lr[0]))))
+        alike = None
+        if self.degrading and plan.strength:
+            shrunk = to_pixels(downscale(shown.mean, CELL), window.permute(1, 2, 0).numpy())
+            alike = to_tensor(degraded_alike(shrunk, plan.degradation)).to(self.device)
+            alike = self.degrading.restored(alike, plan.strength)
+        offer = offered(self.run, lr, shown, plan.degradation.quality if plan.strength else CLEAN, alike)
         sample = {name: getattr(offer, name)[0].half().cpu() for name in _FIELDS}
         return {**sample, "hr": window.contiguous()}
 
