@@ -278,7 +278,7 @@ def test_a_reference_that_shows_the_scene_gives_back_all_that_degrading_took():
     lr = to_tensor(degraded_alike(pixels, degradation))
     shown = Shown(hr, hr, torch.zeros(1, 1, 128, 160), torch.ones(1, 1, 32, 40))
     run = runner_for(load_model(None, None, "edsr-baseline-x4").model)
-    alone, alike = (offered(run, lr, shown, degradation.quality, its) for its in (None, lr))
+    alone, alike = (offered(run, lr, shown, [degradation.quality], its) for its in (None, lr))
     torch.testing.assert_close(alike.base + alike.detail, hr, rtol=0, atol=1e-5)
     lacking, full = (float((hr - offer.base - offer.detail).abs().mean()) for offer in (alone, alike))
     assert lacking > 1 / 255 > full

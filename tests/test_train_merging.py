@@ -51,6 +51,10 @@ def samples_in(prepared: Path) -> Path:
     return folder
 
 
+def offers_in(prepared: Path, count: int = 18) -> OfferSet:
+    return OfferSet(samples_in(prepared), count, load_model("edsr-baseline", 4).model, torch.device("cpu"))
+
+
 def settings(pairs: Path, prepared: Path, out: Path, **changes) -> TrainConfig:
     given = {
         "model": "refnet",
@@ -107,9 +111,8 @@ def test_resuming_continues_bit_for_bit(pairs, prepared, tmp_path):
 
 
 def test_what_is_prepared_does_not_depend_on_who_prepares(pairs, prepared, tmp_path):
-    model = load_model("edsr-baseline", 4).model
     windows = PairWindows([], find_pairs(pairs), 64, 0.3, 0)
-    records = list(prepare(windows, model, 18, tmp_path / "again", torch.device("cpu"), workers=2))
+    records = list(prepare(windows, 18, tmp_path / "again", torch.device("cpu"), workers=2))
     assert [(record.done, record.count) for record in records] == [(16, 18), (18, 18)]
     for path in sorted(samples_in(prepared).iterdir()):
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
@@ -119,7 +122,7 @@ def test_training_goes_beyond_the_formula(pairs, prepared, tmp_path):
     """On what it has seen, at least: a step in the right direction, not a proof of quality."""
     list(train(settings(pairs, prepared, tmp_path / "run", steps=60, ema=0.5, batch=8)))
     trained = load_weights(tmp_path / "run" / "model.safetensors").model
-    offer, hr = OfferSet(samples_in(prepared), 18, torch.device("cpu")).batch(64, torch.Generator().manual_seed(1))
+    offer, hr = offers_in(prepared).batch(64, torch.Generator().manual_seed(1))
     with torch.no_grad():
         detail, trust = trained.merge(offer)
         ours = (offer.base + trust * detail - hr).abs().mean()
@@ -128,7 +131,7 @@ def test_training_goes_beyond_the_formula(pairs, prepared, tmp_path):
 
 
 def test_being_worse_than_without_references_counts_more(prepared):
-    offers = OfferSet(samples_in(prepared), 18, torch.device("cpu"))
+    offers = offers_in(prepared)
     lesson = Merging(offers, TrainConfig(model="refnet", batch=8), Group(torch.device("cpu")))
 
     def loss_of(answer) -> float:
@@ -170,7 +173,7 @@ def test_files_that_cannot_be_read_are_named_and_nothing_is_kept_of_them(pairs, 
         records.extend(train(settings(broken, tmp_path / "kept", tmp_path / "run", samples=3, foreign=0.0, val=None)))
     assert not list(samples_in(tmp_path / "kept").iterdir())
     windows = PairWindows([], find_pairs(broken), 64, 0.0, 0)
-    (done,) = prepare(windows, load_model("edsr-baseline", 4).model, 3, tmp_path / "o", torch.device("cpu"), workers=0)
+    (done,) = prepare(windows, 3, tmp_path / "o", torch.device("cpu"), workers=0)
     assert done.skipped == 3 and all("_0.png" in problem for problem in done.problems)
 
 
@@ -229,5 +232,5 @@ def test_more_and_fewer_samples(pairs, prepared, tmp_path):
     assert [(record.done, record.count) for record in more if isinstance(record, Preparing)] == [(20, 20)]
     fewer = list(train(settings(pairs, shared, tmp_path / "fewer", samples=16, steps=1)))
     assert not any(isinstance(record, Preparing) for record in fewer)
-    counts = [OfferSet(samples_in(shared), count, torch.device("cpu")).count for count in (16, 18, 20)]
+    counts = [offers_in(shared, count).count for count in (16, 18, 20)]
     assert counts == [16, 18, 20]

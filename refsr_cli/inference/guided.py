@@ -82,7 +82,7 @@ def guided(
             offer, unexplained = offered(run, lr, shown), None
         else:
             alike = to_tensor(restored.alike[tile.top : tile.bottom, tile.left : tile.right]).to(lr.device)
-            offer = offered(run, lr, shown, restored.known.degradation.quality, alike)
+            offer = offered(run, lr, shown, [restored.known.degradation.quality], alike)
             unexplained = restored.known.part(*corners, lr.device)
         sr, trust = add_detail(offer, *merge(offer), unexplained)
         base = offer.base

@@ -1,6 +1,6 @@
 """What references offer to a picture: the detail in them that a net cannot know, and how sure it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -44,12 +44,13 @@ def offered(
     run: Callable[[Tensor], Tensor],
     lr: Tensor,
     shown: Shown,
-    quality: Quality = CLEAN,
+    qualities: Sequence[Quality] = (CLEAN,),
     alike: Tensor | None = None,
 ) -> Offer:
-    """What references that are `shown` offer to `lr` (1, 3, h, w) and the net `run`: it enlarges them too, shrunk, and
-    the difference to what they were is the detail it cannot know. Where the picture was degraded, by `quality`, and
-    restored, so is `alike` (1, 3, h, w), the shrunk references: the detail is then all that this took, too."""
+    """What references that are `shown` offer to `lr` (N, 3, h, w) and the net `run`: it enlarges them too, shrunk, and
+    the difference to what they were is the detail it cannot know. Where pictures were degraded, by one of the
+    `qualities` each, and restored, so is `alike` (N, 3, h, w), the shrunk references: the detail is then all that this
+    took, too."""
     shrunk = downscale(shown.mean, shown.mean.shape[-1] // lr.shape[-1])
     return Offer(
         lr=lr,
@@ -59,5 +60,5 @@ def offered(
         variance=shown.variance,
         score=shown.score,
         misfit=shrunk - lr,
-        quality=lr.new_tensor(quality).view(1, -1, 1, 1).expand(len(lr), -1, *lr.shape[-2:]),
+        quality=lr.new_tensor(qualities).view(-1, 3, 1, 1).expand(len(lr), -1, *lr.shape[-2:]),
     )

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -38,6 +38,8 @@ from refsr_cli.weights.store import RESTORER, load_model
 
 PACE_STEPS = 10
 """Steps after which the time for all of them is foretold."""
+_CLEAN_WINDOWS = 0.3
+"""Part of the windows with references that nothing happens to: references give most to clean pictures."""
 
 
 @dataclass(frozen=True)
@@ -266,13 +268,12 @@ def _prepare_lesson(run: Run, data: Path | None, benchmark: Benchmark) -> Genera
     workers = config.workers if config.workers is not None else os.cpu_count() or 1
     if run.model.needs_ref:
         return _referring_lesson(run, windows, workers)
-    net = run.smoothed.eval()
     degrading = _degrading(config, device)
-    folder = prepared_folder(config.prepared or run.out / "samples", windows, net, degrading)
+    folder = prepared_folder(config.prepared or run.out / "samples", windows, degrading)
     if run.group.leads:
-        yield from prepare(windows, net, config.samples, folder, device, workers, degrading)
+        yield from prepare(windows, config.samples, folder, device, workers, degrading)
     run.group.wait()
-    return Merging(OfferSet(folder, config.samples, device), config, run.group)
+    return Merging(OfferSet(folder, config.samples, run.smoothed.eval(), device), config, run.group)
 
 
 def _degrading(config: TrainConfig, device: torch.device) -> Degrading | None:
@@ -280,7 +281,8 @@ def _degrading(config: TrainConfig, device: torch.device) -> Degrading | None:
     if not config.degrade:
         return None
     restorer = load_model(RESTORER, 1).model.to(device)
-    return Degrading(parse_mix(config.degrade), runner_for(restorer, framed=True), fingerprint(restorer))
+    mix = replace(parse_mix(config.degrade), clean=_CLEAN_WINDOWS)
+    return Degrading(mix, runner_for(restorer, framed=True), fingerprint(restorer))
 
 
 def _referring_lesson(run: Run, windows: PairWindows, workers: int) -> Lesson:

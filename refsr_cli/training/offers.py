@@ -1,9 +1,11 @@
-"""Offers of references, made once and kept: matching is not learned, so a merger is trained on what it gave."""
+"""What references show of windows, made once and kept: matching is not learned, so a merger is trained on what it gave.
+
+Nothing that is kept depends on the net whose result is merged with it: that is run when a training begins."""
 
 import hashlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -28,13 +30,15 @@ from refsr_cli.models import SRModel
 from refsr_cli.reference.bank import RefBank, match_all, open_reference
 from refsr_cli.reference.descriptors import CELL
 from refsr_cli.reference.offer import CLEAN, Offer, offered
-from refsr_cli.reference.transfer import warp
+from refsr_cli.reference.transfer import Shown, warp
 from refsr_cli.restoration.degradation import COARSE, Degradation, degraded_alike
 from refsr_cli.restoration.strength import NOTHING, Restoration, automatic_strength
 
 _SHARD = 16
 """Samples in a file."""
-_FIELDS = [field.name for field in fields(Offer)]
+_FIELDS = ("lr", "mean", "own", "variance", "score", "alike", "quality", "hr")
+_AT_ONCE = 8
+"""Windows that the net enlarges together."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +77,12 @@ class Degrading:
         return torch.lerp(lr, self.restore(lr), strength).mul(255).round().div(255) if strength else lr
 
 
-class _Offers(Dataset[dict[str, Tensor] | str]):
-    """The sample of each number: tensors of an `Offer` and `hr`, in half precision; the reason where a picture is
+class _Samples(Dataset[dict[str, Tensor] | str]):
+    """The sample of each number: what `offered` takes in half precision, and `hr`; the reason where a picture is
     unfit."""
 
-    def __init__(self, windows: PairWindows, model: SRModel, device: torch.device, degrading: Degrading | None) -> None:
-        self.windows, self.run, self.device = windows, runner_for(model, plain=True), device
-        self.degrading = degrading
+    def __init__(self, windows: PairWindows, device: torch.device, degrading: Degrading | None) -> None:
+        self.windows, self.device, self.degrading = windows, device, degrading
 
     @torch.inference_mode()
     def __getitem__(self, number: int) -> dict[str, Tensor] | str:
@@ -94,31 +97,25 @@ class _Offers(Dataset[dict[str, Tensor] | str]):
             lr, plan = self.degrading.degraded(hr, torch.Generator().manual_seed(number))
             lr = self.degrading.restored(lr, plan.strength)
         shown = warp(*finished(match_all(lr[0], bank.chosen(lr[0]))))
-        alike = None
+        alike, quality = downscale(shown.mean, CELL).clamp(0, 1), CLEAN
         if self.degrading and plan.strength:
-            shrunk = to_pixels(downscale(shown.mean, CELL), window.permute(1, 2, 0).numpy())
+            shrunk = to_pixels(alike, window.permute(1, 2, 0).numpy())
             alike = to_tensor(degraded_alike(shrunk, plan.degradation)).to(self.device)
-            alike = self.degrading.restored(alike, plan.strength)
-        offer = offered(self.run, lr, shown, plan.degradation.quality if plan.strength else CLEAN, alike)
-        sample = {name: getattr(offer, name)[0].half().cpu() for name in _FIELDS}
-        return {**sample, "hr": window.contiguous()}
+            alike, quality = self.degrading.restored(alike, plan.strength), plan.degradation.quality
+        tensors = {**vars(shown), "lr": lr, "alike": alike, "quality": torch.tensor([quality])}
+        return {**{name: its[0].half().cpu() for name, its in tensors.items()}, "hr": window.contiguous()}
 
 
-def prepared_folder(parent: Path, windows: PairWindows, model: SRModel, degrading: Degrading | None = None) -> Path:
-    """The folder in `parent` for the samples of these windows, and of what `model` does not learn, its single-image
-    net; and of no others."""
+def prepared_folder(parent: Path, windows: PairWindows, degrading: Degrading | None = None) -> Path:
+    """The folder in `parent` for the samples of these windows, and of no others."""
     digest = hashlib.sha256(f"{__version__} {_FIELDS} {windows.signature}".encode())
     if degrading:
         digest.update(f"{degrading.mix} {degrading.signature}".encode())
-    for name, weights in model.named_parameters():
-        if not weights.requires_grad:
-            digest.update(name.encode() + weights.detach().cpu().float().numpy().tobytes())
     return parent / digest.hexdigest()[:16]
 
 
 def prepare(
     windows: PairWindows,
-    model: SRModel,
     count: int,
     folder: Path,
     device: torch.device,
@@ -132,9 +129,12 @@ def prepare(
     numbers = [number for several in missing.values() for number in several]
     skipped, begin, samples = 0, time.monotonic(), list[dict[str, Tensor]]()
     problems: dict[str, None] = {}
-    offers = _Offers(windows, model.to(device), device, degrading)
     loader = DataLoader(
-        offers, batch_size=None, sampler=numbers, num_workers=workers if device.type == "cpu" else 0, in_order=True
+        _Samples(windows, device, degrading),
+        batch_size=None,
+        sampler=numbers,
+        num_workers=workers if device.type == "cpu" else 0,
+        in_order=True,
     )
     for done, (number, sample) in enumerate(zip(numbers, loader, strict=True), 1):
         if isinstance(sample, str):
@@ -159,20 +159,28 @@ def _shards(folder: Path, count: int) -> Iterator[tuple[Path, range]]:
 
 
 class OfferSet:
-    """The first `count` prepared samples in memory."""
+    """The first `count` prepared samples in memory, as they are offered to a net."""
 
-    def __init__(self, folder: Path, count: int, device: torch.device) -> None:
-        """Raises BadData when a file is damaged, or there is not one sample."""
+    @torch.inference_mode()
+    def __init__(self, folder: Path, count: int, model: SRModel, device: torch.device) -> None:
+        """`model` enlarges; what it has learned of merging makes no difference. Raises BadData when a file is
+        damaged, or there is not one sample."""
         shards = []
         for path in (path for path, _ in _shards(folder, count) if path.exists()):
             try:
                 shard = load_file(path)
-                shards.append({name: shard[name] for name in (*_FIELDS, "hr")})
+                shards.append({name: shard[name] for name in _FIELDS})
             except (OSError, SafetensorError, KeyError) as error:
                 raise BadData(f"{path} is damaged ({error}); remove it, and it is made again") from None
         if not shards:
             raise BadData("no window could be prepared: no picture can be read, or none is as large as a window")
-        self._tensors = {name: torch.cat([shard[name] for shard in shards]).to(device) for name in (*_FIELDS, "hr")}
+        run = runner_for(model.to(device), plain=True)
+        offers = [
+            _offer(run, {name: its[first : first + _AT_ONCE].to(device) for name, its in shard.items()})
+            for shard in shards
+            for first in range(0, len(shard["hr"]), _AT_ONCE)
+        ]
+        self._tensors = {name: torch.cat([offer[name] for offer in offers]) for name in offers[0]}
         self.count = len(self._tensors["hr"])
 
     def batch(self, size: int, generator: torch.Generator, part: slice = slice(None)) -> tuple[Offer, Tensor]:
@@ -187,3 +195,10 @@ class OfferSet:
             tensors[name] = drawn[:, colours.to(drawn.device)] if drawn.shape[1] == 3 else drawn
         hr = tensors.pop("hr") / 255
         return Offer(**tensors), hr
+
+
+def _offer(run: Runner, kept: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of an `Offer` in half precision, and `hr`, of a few samples."""
+    lr, alike, *shown = (kept[name].float() for name in ("lr", "alike", "mean", "own", "variance", "score"))
+    offer = offered(run, lr, Shown(*shown), kept["quality"].tolist(), alike)
+    return {**{name: its.half() for name, its in vars(offer).items()}, "hr": kept["hr"]}
