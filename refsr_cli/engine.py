@@ -87,7 +87,7 @@ def open_upscaler(
         flavour=config.flavour,
         res_scale=config.res_scale,
     )
-    restores = not loaded.model.interpolates and loaded.model.scale > 1
+    restores = not (loaded.model.interpolates or loaded.model.restores)
     if config.restore and not restores:
         raise BadSetting(f"--restore goes before a net that enlarges, not before {loaded.name}; leave it out")
     upscaler = _ready(loaded.model, config, _restorer(config) if restores else None, config.restore)

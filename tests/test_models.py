@@ -84,7 +84,7 @@ def random_offer(model: SRModel, lr: Tensor) -> Offer:
     base = model(lr)
     detail, own, variance = (torch.rand_like(base) * size for size in (0.1, 0.02, 0.001))
     score = torch.rand_like(lr[:, :1]) * 0.2 + 0.75
-    return Offer(lr, base, detail, own, variance[:, :1], score, torch.rand_like(lr) * 0.1, torch.rand_like(lr[:, :2]))
+    return Offer(lr, base, detail, own, variance[:, :1], score, torch.rand_like(lr) * 0.1, torch.rand_like(lr))
 
 
 @pytest.mark.parametrize(("name", "scale"), EVERY_SCALE)

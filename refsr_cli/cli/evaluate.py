@@ -56,7 +56,7 @@ def evaluate(
         typer.Option(
             metavar="all|jpeg:75…",
             help="Degrade the low-resolution images: jpeg:75, noise:5, blur:0.8, sums such as noise:3+jpeg:80; "
-            "all tries eleven: a table and a plot.",
+            "all tries twelve: a table and a plot.",
         ),
     ] = EvaluateConfig.degrade,
     stress: Annotated[

@@ -96,7 +96,7 @@ class Upscaler:
         self.scale, self.tile, self.memory = model.scale, tile, memory
         self.restorer, self.restore = restorer, restore
         self._run = runner_for(self.model, self.precision, compile=compile, framed=model.tileable and not as_published)
-        self._consistent = not (as_published or model.interpolates or model.needs_ref or model.scale == 1)
+        self._consistent = not (as_published or model.interpolates or model.needs_ref or model.restores)
 
     @cached_property
     def _pixel_bytes(self) -> float:
@@ -247,7 +247,7 @@ class Upscaler:
     ) -> Generator[int, None, tuple[Pixels, Guidance | None]]:
         """(H, W, C) to (height, width, C): passes of the net until it is large enough, then shrunk. References help
         the first pass. Takes, yields and gives what `scale_up` does."""
-        if self.model.scale == 1 and pixels.shape[:2] != (height, width):
+        if self.model.restores and pixels.shape[:2] != (height, width):
             raise BadSetting("this net keeps the size; give another --model to enlarge, or --scale 1 to refsr eval")
         if not refs and not self.model.needs_ref:
             (large,) = yield from self._resize_alike([pixels], height, width)

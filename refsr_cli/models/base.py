@@ -66,6 +66,8 @@ class SRModel(nn.Module):
     """Parts of the names of weights that learn more slowly, and by how much; the first that fits counts."""
     luma_only: bool = False
     """Whether colour is only interpolated, so that there is nothing but luma to learn."""
+    restores: ClassVar[bool] = False
+    """Whether it keeps the size, scale 1, and removes what degraded a picture."""
     interpolates: ClassVar[bool] = False
     """Whether it is there to be compared with, and its result is left as it is."""
     tileable: ClassVar[bool] = True

@@ -34,6 +34,7 @@ class Restorer(SRModel):
     nothing.   (N, 3, H, W) -> (N, 3, H, W), H and W even"""
 
     scales = (1,)
+    restores = True
     multiple_of = _UNSHUFFLE
     scale_specific = ()
 

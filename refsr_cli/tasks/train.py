@@ -131,7 +131,7 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
         raise BadSetting(f"--prepared is for nets that merge references, and {config.model} does not")
     if config.degrade and run.model.merges_refs and not run.model.merges_degraded:
         raise BadSetting("--degrade needs a net that is given how degraded its input is; add --set conditioned=true")
-    if run.model.scale == 1 and (not config.degrade or config.loss != TrainConfig.loss):
+    if run.model.restores and (not config.degrade or config.loss != TrainConfig.loss):
         raise BadSetting(f"{config.model} has a loss of its own and undoes --degrade; give that, without --loss")
     if config.patch % run.model.multiple_of:
         raise BadSetting(
@@ -249,10 +249,9 @@ def _prepare_lesson(run: Run, data: Path | None, benchmark: Benchmark) -> Genera
     if not refs:
         assert data is not None, "pairs are for nets that take references"
         scales = run.model.scales if run.model.multi_scale else (run.model.scale,)
-        restores = run.model.scale == 1
-        examples, count, skipped = open_examples(config, data, SHRUNK if restores else scales, run.group)
+        examples, count, skipped = open_examples(config, data, SHRUNK if run.model.restores else scales, run.group)
         lesson: Lesson
-        if isinstance(examples, DegradedExamples) and restores:
+        if isinstance(examples, DegradedExamples) and run.model.restores:
             lesson = RestorationTask(examples)
         else:
             lesson = Enlarging(examples, config, run.model, run.group)

@@ -49,7 +49,7 @@ def open_validation(config: TrainConfig, data: Path | None) -> Benchmark:
         benchmark = trial_photos()
     if not config.degrade:
         return replace(benchmark, span=config.val_range)
-    restores = config.model in MODELS and MODELS[config.model].net.scales == (1,)
+    restores = config.model in MODELS and MODELS[config.model].net.restores
     cells = [cell for cell in CELLS.values() if not (restores and cell == CLEAN)]  # which has no PSNR before training
     return replace(
         benchmark,
