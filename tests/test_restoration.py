@@ -115,6 +115,14 @@ def test_noise_is_estimated_to_a_tenth(sigma):
         assert estimate_degradation(picture).noise == pytest.approx(sigma, rel=0.12)
 
 
+@pytest.mark.parametrize("scale", [2, 4])
+def test_noise_under_a_fine_jpeg_is_found_and_fine_texture_hardly_ever_taken_for_it(scale):
+    """Its colours show next to none of it."""
+    for noisy, clean in zip(degraded("noise:8+jpeg:92", scale), degraded("jpeg:92", scale), strict=True):
+        assert estimate_degradation(noisy).noise > 2.5 and plan_restoration(noisy, None).strength > 0.8
+        assert estimate_degradation(clean).noise < 2
+
+
 @pytest.mark.parametrize("sigma", [0.5, 0.6, 0.8])
 @pytest.mark.parametrize("besides", ["", "+noise:2", "+jpeg:92"])
 def test_blur_is_estimated_in_clean_and_in_lightly_damaged_photos(sigma, besides):

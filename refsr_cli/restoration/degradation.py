@@ -35,6 +35,9 @@ _QUIET = 0.1
 """Part of the squares that are quieter than the one that is taken: those show noise, the others the scene."""
 _QUIET_SHARE = 0.80 * 0.81
 """Mean absolute value of such a square of pure noise, for σ = 1: that of a normal variable, in a quiet square."""
+_QUIETEST, _QUIETEST_SHARE = 0.02, 0.80
+"""The same for the luma of a compressed picture, whose colours show no noise: of few squares only, since its scene is
+in nearly all of them, and on the safe side by a third."""
 _UNCLIPPED = (2.0, 253.0)
 """Values, of 255, that are surely not cut off at black or white."""
 COARSE = 30.0
@@ -109,7 +112,7 @@ def estimate_degradation(picture: Picture) -> Degradation:
     step = jpeg_step(picture.jpeg.tables[0]) if picture.jpeg else estimate_jpeg_step(luma)
     if step >= COARSE:
         return Degradation(picture.jpeg, step)
-    return Degradation(picture.jpeg, step, estimate_noise(rgb), estimate_blur(luma))
+    return Degradation(picture.jpeg, step, estimate_noise(rgb, compressed=step > 0), estimate_blur(luma))
 
 
 def degraded_alike(pixels: Pixels, known: Degradation) -> Pixels:
@@ -134,34 +137,41 @@ def _middle(pixels: Pixels) -> Tensor:
     return torch.from_numpy(pixels.astype("float32")).permute(2, 0, 1) * (255 / peak)
 
 
-def estimate_noise(rgb: Tensor) -> float:
+def estimate_noise(rgb: Tensor, *, compressed: bool = False) -> float:
     """σ of the noise of a picture (3 or 1, H, W) in 0..255; 0 where it cannot be distinguished from the scene.
 
     Scenes have fine texture in luma, hardly any in the differences between colours, and sensor noise has both: of the
     quiet squares of each the smaller σ counts. Where colours do not differ (grey pictures and grey noise), luma counts
-    if it is as noisy nearly everywhere, as a scene is not."""
+    if it is as noisy nearly everywhere, as a scene is not. JPEG takes noise from colours first: of a `compressed`
+    picture the quietest squares of luma count as well. Fine texture everywhere is then noise of up to 2."""
     inside = ((rgb > _UNCLIPPED[0]) & (rgb < _UNCLIPPED[1])).all(0)[1:-1, 1:-1].float()
     if min(inside.shape, default=0) < _AREA:
         return 0.0
     usable = -F.max_pool2d(-inside[None], _AREA, _STEP)[0] > 0
     if int(usable.sum()) < _FEWEST:
         return 0.0
-    luma, evenness = _quiet_squares(jpeg_luma(rgb)[0], usable)
+    loudness = _loudness(jpeg_luma(rgb)[0], usable)
+    quietest = float(torch.quantile(loudness, _QUIETEST)) / _QUIETEST_SHARE if compressed else 0.0
+    luma, evenness = _quiet_squares(loudness)
     colour = 0.0
     if len(rgb) == 3:
         luma /= _LUMA_NOISE
-        differences = [_quiet_squares((rgb[number] - rgb[1]) / 2**0.5, usable)[0] for number in (0, 2)]
-        colour = min(luma, *differences)
+        differences = [_loudness((rgb[number] - rgb[1]) / 2**0.5, usable) for number in (0, 2)]
+        colour = min(luma, *(_quiet_squares(its)[0] for its in differences))
     if colour >= 1 or evenness > _EVEN:
-        return colour
+        return max(colour, quietest)
     grey = luma if len(rgb) == 1 else luma * _LUMA_NOISE
-    return max(colour, grey)
+    return max(colour, grey, quietest)
 
 
-def _quiet_squares(plane: Tensor, usable: Tensor) -> tuple[float, float]:
-    """σ of the noise in the quiet squares of (H, W), and how much louder the median square is."""
+def _loudness(plane: Tensor, usable: Tensor) -> Tensor:
+    """Mean absolute value of what noise leaves of (H, W), in each of the `usable` squares."""
     taps = torch.tensor(_LAPLACIAN)
     kernel = (taps[:, None] * taps / 6).view(1, 1, 3, 3)
-    loudness = F.avg_pool2d(F.conv2d(plane[None, None], kernel).abs(), _AREA, _STEP)[0, 0][usable]
+    return F.avg_pool2d(F.conv2d(plane[None, None], kernel).abs(), _AREA, _STEP)[0, 0][usable]
+
+
+def _quiet_squares(loudness: Tensor) -> tuple[float, float]:
+    """σ of the noise in the quiet squares, and how much louder the median square is."""
     quiet, middle = (float(torch.quantile(loudness, part)) for part in (_QUIET, 0.5))
     return quiet / _QUIET_SHARE, middle / max(quiet, 1e-6)
