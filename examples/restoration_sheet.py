@@ -52,7 +52,7 @@ ROWS = (
 def degraded(row: Row, truth: Pixels) -> Picture:
     """The photo at a quarter of its size."""
     lr = row.degradation.shrink(to_tensor(truth), 4, "sheet")
-    return decode_image(encode_jpeg(to_pixels(lr, truth), row.degradation.jpeg or 100), "sheet")
+    return decode_image(encode_jpeg(to_pixels(lr, truth).astype(np.uint8), row.degradation.jpeg or 100), "sheet")
 
 
 def shown(row: Row) -> list[tuple[str, Pixels]]:

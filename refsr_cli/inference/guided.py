@@ -48,7 +48,9 @@ class RestoredInput:
 
     known: KnownInput
     """What its file gave."""
-    alike: Pixels
+    strength: float
+    """Of its restoration."""
+    alike: Pixels | None = None
     """(h, w, C) what the references show, shrunk, degraded as the picture was and restored as it was."""
 
 
@@ -78,7 +80,7 @@ def guided(
     def run_tile(lr: Tensor, tile: Tile) -> Tensor:
         corners = tile.top, tile.left, tile.bottom, tile.right
         shown = warp(match.crop(*corners), sources, scale)
-        if restored is None:
+        if restored is None or restored.alike is None:
             offer, unexplained = offered(run, lr, shown), None
         else:
             alike = to_tensor(restored.alike[tile.top : tile.bottom, tile.left : tile.right]).to(lr.device)

@@ -1,7 +1,7 @@
 """A net made ready for pictures: device, precision, tiles, self-ensemble, passes and alpha in one place."""
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -46,15 +46,6 @@ _TINY, _FEW = 48 * 48, 8
 """Up to so many pixels a CPU is faster with a few pictures at once."""
 _FOR_REFERENCES = 2
 """One part in so many of the memory is for features of references, where a net needs them."""
-
-
-@dataclass(frozen=True)
-class Restored:
-    """How the pixels that are enlarged came about, where they were restored."""
-
-    known: KnownInput
-    """What was known of them before."""
-    strength: float
 
 
 class Upscaler:
@@ -109,7 +100,7 @@ class Upscaler:
         return Using(name, self.scale, str(self.device), precision, self.self_ensemble, note)
 
     def scale_up(
-        self, pixels: Pixels, scale: int, refs: RefBank | None = None, before: Restored | None = None
+        self, pixels: Pixels, scale: int, refs: RefBank | None = None, before: RestoredInput | None = None
     ) -> Generator[int, None, tuple[Pixels, Guidance | None]]:
         """One pass over (H, W, C) to (scale*H, scale*W, C), `scale` at most the net's own, and what references did.
         `before` is what the pixels were where they were restored. Yields the number of input pixels done since it
@@ -123,27 +114,25 @@ class Upscaler:
         lr = to_tensor(pixels)[0].to(self.device)
         chosen = refs.chosen(lr)
         match, sources = yield from match_all(lr, chosen, self.model.scale)
-        restored = None
         if before:
-            restored = RestoredInput(before.known, (yield from self._alike(pixels, match, sources, before)))
+            before = replace(before, alike=(yield from self._alike(pixels, match, sources, before)))
         run = guided(
             net,
             merger_for(self.model, self.precision, degraded=before is not None),
             self.model.scale,
             match,
             sources,
-            restored,
+            before,
             project=self._consistent,
         )
-        halo += (
-            GUIDED_HALO + self.model.merge_radius + (KNOWN_HALO if before else 0) + self._consistent * CONSISTENT_HALO
-        )
+        halo += GUIDED_HALO + self.model.merge_radius
+        halo += (KNOWN_HALO if before else 0) + (CONSISTENT_HALO if self._consistent else 0)
         ((large, trust),) = yield from self._in_tiles(run, [pixels], scale, halo, self._pixel_bytes + GUIDED_BYTES)
         assert trust is not None, "what is guided has a trust"
         return large, Guidance(trust, match, tuple(chosen), uses(chosen, match, trust, scale))
 
     def _alike(
-        self, pixels: Pixels, match: Match, sources: Sequence[Source], before: Restored
+        self, pixels: Pixels, match: Match, sources: Sequence[Source], before: RestoredInput
     ) -> Generator[int, None, Pixels]:
         """What the references show, shrunk to the size of `pixels`, degraded and restored as these were."""
         shown = shown_by(match, sources, self.model.scale)
@@ -204,11 +193,9 @@ class Upscaler:
             if self.device.type == "cuda":
                 tile = min(tile, max(_WINDOW - 2 * halo, 2 * halo))
         device, step = self.device, self.model.multiple_of
-        return (
-            yield from run_tiles(
-                run, pictures, scale, tile=tile or None, halo=halo, device=device, step=step, batch=batch
-            )
-        )
+        whole = tile or None
+        tiles = run_tiles(run, pictures, scale, tile=whole, halo=halo, device=device, step=step, batch=batch)
+        return (yield from tiles)
 
     def _refer(
         self, pixels: Pixels, scale: int, refs: RefBank | None
@@ -243,7 +230,7 @@ class Upscaler:
         return turned_back(large, orientation), guide.shares(len(chosen))
 
     def resize_to(
-        self, pixels: Pixels, height: int, width: int, refs: RefBank | None = None, before: Restored | None = None
+        self, pixels: Pixels, height: int, width: int, refs: RefBank | None = None, before: RestoredInput | None = None
     ) -> Generator[int, None, tuple[Pixels, Guidance | None]]:
         """(H, W, C) to (height, width, C): passes of the net until it is large enough, then shrunk. References help
         the first pass. Takes, yields and gives what `scale_up` does."""
@@ -314,7 +301,7 @@ class Upscaler:
         restored = yield from self._restored(colors.pixels, plan.strength)
         before = None
         if refs and plan.strength and plan.degradation.found:
-            before = Restored(KnownInput(colors.pixels, plan.degradation), plan.strength)
+            before = RestoredInput(KnownInput(colors.pixels, plan.degradation), plan.strength)
         pixels, guidance = yield from self.resize_to(restored, height, width, refs, before)
         large = replace(picture, pixels=pixels, jpeg=None)
         if picture.alpha is not None:
