@@ -37,6 +37,8 @@ from refsr_cli.restoration.strength import NOTHING, Restoration, automatic_stren
 _SHARD = 16
 """Samples in a file."""
 _FIELDS = ("lr", "mean", "own", "variance", "score", "alike", "quality", "hr")
+_COLOURED = ("lr", "base", "detail", "own", "misfit", "hr")
+"""What has three colours."""
 _AT_ONCE = 8
 """Windows that the net enlarges together."""
 
@@ -192,7 +194,7 @@ class OfferSet:
         tensors = {}
         for name, values in self._tensors.items():
             drawn = dihedral(values[chosen.to(values.device)].float(), turns)
-            tensors[name] = drawn[:, colours.to(drawn.device)] if drawn.shape[1] == 3 else drawn
+            tensors[name] = drawn[:, colours.to(drawn.device)] if name in _COLOURED else drawn
         hr = tensors.pop("hr") / 255
         return Offer(**tensors), hr
 
