@@ -18,8 +18,8 @@ from refsr_cli.reference.bank import RefBank, open_reference
 from refsr_cli.weights.store import load_model
 
 IMAGES = packaged("examples/images")
-ROWS = (("kodak/kodim08", "jpeg:75", 90, 250), ("kodak/kodim23", "noise:8+jpeg:92", 60, 150))
-ROWS = (*ROWS, ("flowerpot/HR/flowerpot", "jpeg:75", 380, 300))
+ALONE = (("kodak/kodim08", "jpeg:75", 90, 250), ("kodak/kodim23", "noise:8+jpeg:92", 60, 150))
+ROWS = (*ALONE, ("flowerpot/HR/flowerpot", "jpeg:75", 380, 300))
 paths = sorted((IMAGES / "flowerpot" / "ref").iterdir())
 views = RefBank([open_reference(path.name, partial(read_rgb8, path)) for path in paths])
 restorer, rows = Upscaler(load_model("restorer", 1).model, self_ensemble=False), []
@@ -32,7 +32,7 @@ for name, cell, top, left in ROWS:
     net = load_model("refnet" if refs else "edsr-baseline", 4).model
     for strength in (0.0, 0.5, None):
         shown.append(Upscaler(net, self_ensemble=False, restorer=restorer, restore=strength)(picture, 4, refs))
-    parts = [pixels[top : top + 240, left : left + 240] for pixels in [*(its.pixels for its in shown), truth]]
+    parts = [pixels[top : top + 240, left : left + 240] for pixels in [*(result.pixels for result in shown), truth]]
     rows.append(np.hstack(parts))
 target = sys.argv[1] if len(sys.argv) > 1 else "restoration.jpg"
 Image.fromarray(np.vstack(rows)).save(target, quality=90, subsampling=0)

@@ -9,7 +9,6 @@ from refsr_cli.errors import BadSetting
 from refsr_cli.inference.results import Using
 from refsr_cli.inference.upscaler import Upscaler
 from refsr_cli.models import SRModel
-from refsr_cli.restoration.blur import SOFT
 from refsr_cli.restoration.strength import Restoration
 from refsr_cli.weights.store import RESTORER, available, load_model
 
@@ -58,7 +57,9 @@ def restored_as(restoration: Restoration, format: str) -> Restored:
     known = restoration.degradation
     unread = "a JPEG whose quality cannot be read" if format == "jpg" and known.jpeg is None else None
     noise, blur = round(known.noise, 2), round(known.blur, 2)
-    return Restored(restoration.strength, known.jpeg_quality, known.jpeg is not None, noise, blur, blur >= SOFT, unread)
+    return Restored(
+        restoration.strength, known.jpeg_quality, known.jpeg is not None, noise, blur, known.softness > 0, unread
+    )
 
 
 def columns(record: Any) -> dict[str, Any]:

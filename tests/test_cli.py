@@ -121,10 +121,10 @@ def test_models_lists_every_net_with_its_parameters():
     assert rows["edsr-baseline"]["packaged"] == {scale: rows["edsr-baseline"]["parameters"][scale] for scale in "24"}
     for path in packaged("weights").glob("*.safetensors"):
         with safe_open(path, "pt") as file:
-            told, tensors = file.metadata(), [file.get_tensor(key) for key in file.keys()]  # noqa: SIM118
-        own = sum(its.numel() for its in tensors if its.is_floating_point())  # numbers of places in a window are whole
-        size = rows[told["model"]]["packaged"][told["scale"]]
-        assert own - 100 < size <= own + (1_517_571 if "trunk" in told else 0), "means of colours are no parameters"
+            metadata, tensors = file.metadata(), [file.get_tensor(key) for key in file.keys()]  # noqa: SIM118
+        own = sum(tensor.numel() for tensor in tensors if tensor.is_floating_point())  # not numbers of places
+        size = rows[metadata["model"]]["packaged"][metadata["scale"]]
+        assert own - 100 < size <= own + (1_517_571 if "trunk" in metadata else 0), "means of colours are no parameters"
 
 
 def test_a_net_for_references_without_any_says_so(tmp_path):

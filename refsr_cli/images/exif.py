@@ -27,6 +27,8 @@ _DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 _INCH, _CENTIMETRE = 2, 3
 NO_TURN = 1
 """The orientation of pixels that are stored as they are to be seen."""
+_QUARTER_TURNS_BACK = {6: 8, 8: 6}
+"""Every other orientation undoes itself."""
 _HIGHEST_DPI = 65535
 
 
@@ -58,10 +60,7 @@ def upright(pixels: npt.NDArray[_T], orientation: int) -> npt.NDArray[_T]:
 
 def turned_back(pixels: npt.NDArray[_T], orientation: int) -> npt.NDArray[_T]:
     """Undoes `upright`."""
-    turned = pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
-    if orientation in (3, 4, 7, 8):
-        turned = turned[::-1]
-    return np.ascontiguousarray(turned.swapaxes(0, 1) if orientation >= 5 else turned)
+    return upright(pixels, _QUARTER_TURNS_BACK.get(orientation, orientation))
 
 
 def portable(exif: Image.Exif) -> bytes | None:

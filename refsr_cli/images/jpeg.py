@@ -2,7 +2,7 @@
 
 import io
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -48,10 +48,7 @@ def coding_of(image: ImageFile, orientation: int) -> JpegCoding | None:
 
 def encode_jpeg(pixels: npt.NDArray[np.uint8], quality: int, subsampling: Subsampling = "4:2:0") -> bytes:
     """A JPEG file of `pixels` (H, W, 1 or 3); `quality` 1 to 100 as libjpeg counts it."""
-    file = io.BytesIO()
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    image.save(file, "JPEG", quality=quality, subsampling=subsampling)
-    return file.getvalue()
+    return _encoded(pixels, quality=quality, subsampling=subsampling)
 
 
 def recompressed(
@@ -68,10 +65,13 @@ def recompressed_as(pixels: npt.NDArray[np.uint8], coding: JpegCoding) -> npt.ND
     tables = [[min(step, _LARGEST_STEP) for step in table] for table in coding.tables[:2]]
     across, down = coding.sampling[0]
     subsampling = "4:4:4" if across == down == 1 else "4:2:2" if down == 1 else "4:2:0"
+    return upright(_decoded(_encoded(stored, qtables=tables, subsampling=subsampling)), coding.orientation)
+
+
+def _encoded(pixels: npt.NDArray[np.uint8], **options: Any) -> bytes:
     file = io.BytesIO()
-    image = Image.fromarray(stored[..., 0] if stored.shape[2] == 1 else stored)
-    image.save(file, "JPEG", qtables=tables, subsampling=subsampling)
-    return upright(_decoded(file.getvalue()), coding.orientation)
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "JPEG", **options)
+    return file.getvalue()
 
 
 def _decoded(file: bytes) -> npt.NDArray[np.uint8]:

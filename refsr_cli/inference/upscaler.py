@@ -193,8 +193,7 @@ class Upscaler:
             if self.device.type == "cuda":
                 tile = min(tile, max(_WINDOW - 2 * halo, 2 * halo))
         device, step = self.device, self.model.multiple_of
-        whole = tile or None
-        tiles = run_tiles(run, pictures, scale, tile=whole, halo=halo, device=device, step=step, batch=batch)
+        tiles = run_tiles(run, pictures, scale, tile=tile or None, halo=halo, device=device, step=step, batch=batch)
         return (yield from tiles)
 
     def _refer(
@@ -321,8 +320,9 @@ class Upscaler:
         plan: Restoration | None = None,
     ) -> int:
         """How many input pixels all passes of `enlarge` have together, restoring and matching counted as a pass."""
+        plan = plan or self.plan(picture)
         pixels = area = picture.height * picture.width
-        restoring, total = pixels if (plan or self.plan(picture)).strength else 0, 0
+        restoring, total = pixels if plan.strength else 0, 0
         for scale in plan_passes(max(height / picture.height, width / picture.width), self.scale):
             total += area
             area *= scale**2
@@ -331,7 +331,7 @@ class Upscaler:
             return restoring + passes * (8 if self.self_ensemble else 1)
         if not refs or not total:
             return restoring + passes
-        found = restoring and (plan or self.plan(picture)).degradation.found
+        found = restoring and plan.degradation.found
         return restoring + passes + (min(len(refs), MOST_REFERENCES) + (2 if found else 0)) * pixels
 
     def __call__(self, picture: Picture, scale: int | None = None, refs: RefBank | None = None) -> Picture:

@@ -38,8 +38,7 @@ def evidence(offer: Offer) -> Tensor:
     spread = local_mean(offer.variance, area)
     degraded = (_up(offer.quality.sum(1, keepdim=True), offer.scale) / _DEGRADED).clamp(max=1)
     low, high = (clean + (other - clean) * degraded for clean, other in zip(_SCORES, _SCORES_DEGRADED, strict=True))
-    correlates = ((_up(offer.score, offer.scale) - low) / (high - low)).clamp(0, 1)
-    return energy / (energy + _DISAGREEMENT * spread + 1e-8) * correlates
+    return energy / (energy + _DISAGREEMENT * spread + 1e-8) * _ramp(_up(offer.score, offer.scale), (low, high))
 
 
 def resembles(offer: Offer) -> Tensor:
@@ -53,7 +52,7 @@ def gate(offer: Offer) -> Tensor:
     return _ramp(evidence(offer), _EVIDENCE)
 
 
-def _ramp(x: Tensor, ends: tuple[float, float]) -> Tensor:
+def _ramp(x: Tensor, ends: tuple[float, float] | tuple[Tensor, Tensor]) -> Tensor:
     """0 below the first end, 1 above the second, straight between."""
     low, high = ends
     return ((x - low) / (high - low)).clamp(0, 1)

@@ -16,7 +16,7 @@ from refsr_cli.images import Pixels, to_tensor
 from refsr_cli.layers.resample import blurred, local_mean
 from refsr_cli.reference.trust import local_rms
 from refsr_cli.restoration.blocks import BLOCK, from_frequencies, jpeg_luma, to_frequencies
-from refsr_cli.restoration.blur import SOFT, WIDEST
+from refsr_cli.restoration.blur import WIDEST
 from refsr_cli.restoration.degradation import Degradation
 
 _ROUNDING = 0.6
@@ -49,8 +49,8 @@ class KnownInput:
     def part(self, top: int, left: int, bottom: int, right: int, device: torch.device) -> Unexplained:
         """What is known of the pixels `top` <= row < `bottom`, `left` <= column < `right`."""
         known = self._coded(top, left, bottom, right, device)
-        blur = self.degradation.blur
-        return (lambda shrunk: known(blurred(shrunk, blur))) if blur >= SOFT else known
+        blur = self.degradation.softness
+        return (lambda shrunk: known(blurred(shrunk, blur))) if blur else known
 
     def _coded(self, top: int, left: int, bottom: int, right: int, device: torch.device) -> Unexplained:
         """What is known of them after they were blurred."""

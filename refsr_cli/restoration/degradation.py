@@ -65,14 +65,19 @@ class Degradation:
     """σ in pixels of a Gaussian, estimated; few clean pictures are estimated at `SOFT` or more."""
 
     @property
+    def softness(self) -> float:
+        """σ of the blur where it is more than clean pictures are estimated at, else 0."""
+        return self.blur if self.blur >= SOFT else 0.0
+
+    @property
     def found(self) -> bool:
         """Whether anything was."""
-        return self.jpeg_step > 0 or self.noise > 0 or self.blur >= SOFT
+        return self.jpeg_step > 0 or self.noise > 0 or self.softness > 0
 
     @property
     def quality(self) -> Quality:
         """For those who merge references."""
-        return self.jpeg_step / 100, self.noise / 10, self.blur if self.blur >= SOFT else 0.0
+        return self.jpeg_step / 100, self.noise / 10, self.softness
 
     @property
     def luma_table(self) -> tuple[int, ...] | None:
@@ -118,8 +123,8 @@ def estimate_degradation(picture: Picture) -> Degradation:
 def degraded_alike(pixels: Pixels, known: Degradation) -> Pixels:
     """Other pixels (H, W, C), of the size of those that `known` is of, blurred and compressed as these were. Noise is
     left out: restoring takes most of it away."""
-    if known.blur >= SOFT:
-        pixels = to_pixels(blurred(to_tensor(pixels), known.blur), pixels)
+    if known.softness:
+        pixels = to_pixels(blurred(to_tensor(pixels), known.softness), pixels)
     if known.jpeg_quality is None:
         return pixels
     eight_bits = to_pixels(to_tensor(pixels), np.empty((1, 1, pixels.shape[2]), np.uint8)).astype(np.uint8)
@@ -157,7 +162,7 @@ def estimate_noise(rgb: Tensor, *, compressed: bool = False) -> float:
     if len(rgb) == 3:
         luma /= _LUMA_NOISE
         differences = [_loudness((rgb[number] - rgb[1]) / 2**0.5, usable) for number in (0, 2)]
-        colour = min(luma, *(_quiet_squares(its)[0] for its in differences))
+        colour = min(luma, *(_quiet_squares(difference)[0] for difference in differences))
     if colour >= 1 or evenness > _EVEN:
         return max(colour, quietest)
     grey = luma if len(rgb) == 1 else luma * _LUMA_NOISE

@@ -105,7 +105,7 @@ class _Samples(Dataset[dict[str, Tensor] | str]):
             alike = to_tensor(degraded_alike(shrunk, plan.degradation)).to(self.device)
             alike, quality = self.degrading.restored(alike, plan.strength), plan.degradation.quality
         tensors = {**vars(shown), "lr": lr, "alike": alike, "quality": torch.tensor([quality])}
-        return {**{name: its[0].half().cpu() for name, its in tensors.items()}, "hr": window.contiguous()}
+        return {**{name: tensor[0].half().cpu() for name, tensor in tensors.items()}, "hr": window.contiguous()}
 
 
 def prepared_folder(parent: Path, windows: PairWindows, degrading: Degrading | None = None) -> Path:
@@ -178,7 +178,7 @@ class OfferSet:
             raise BadData("no window could be prepared: no picture can be read, or none is as large as a window")
         run = runner_for(model.to(device), plain=True)
         offers = [
-            _offer(run, {name: its[first : first + _AT_ONCE].to(device) for name, its in shard.items()})
+            _offer(run, {name: kept[first : first + _AT_ONCE].to(device) for name, kept in shard.items()})
             for shard in shards
             for first in range(0, len(shard["hr"]), _AT_ONCE)
         ]
@@ -203,4 +203,4 @@ def _offer(run: Runner, kept: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of an `Offer` in half precision, and `hr`, of a few samples."""
     lr, alike, *shown = (kept[name].float() for name in ("lr", "alike", "mean", "own", "variance", "score"))
     offer = offered(run, lr, Shown(*shown), kept["quality"].tolist(), alike)
-    return {**{name: its.half() for name, its in vars(offer).items()}, "hr": kept["hr"]}
+    return {**{name: tensor.half() for name, tensor in vars(offer).items()}, "hr": kept["hr"]}
