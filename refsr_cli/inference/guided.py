@@ -13,7 +13,7 @@ from refsr_cli.inference.tiling import Tile, TileRunner
 from refsr_cli.layers.backprojection import back_project
 from refsr_cli.reference.bank import Reference
 from refsr_cli.reference.match import Match
-from refsr_cli.reference.offer import offered
+from refsr_cli.reference.offer import Quality, offered
 from refsr_cli.reference.transfer import VOTES_RADIUS, Source, warp
 from refsr_cli.reference.trust import TRUST_RADIUS, add_detail
 from refsr_cli.restoration.consistency import KnownInput
@@ -53,6 +53,11 @@ class RestoredInput:
     alike: Pixels | None = None
     """(h, w, C) what the references show, shrunk, degraded as the picture was and restored as it was."""
 
+    @property
+    def quality(self) -> Quality:
+        """How degraded it was."""
+        return self.known.degradation.quality
+
 
 def shown_by(match: Match, sources: Sequence[Source], scale: int) -> TileRunner:
     """What the references show, in `scale` times the size of the picture, as `match` places them."""
@@ -84,7 +89,7 @@ def guided(
             offer, unexplained = offered(run, lr, shown), None
         else:
             alike = to_tensor(restored.alike[tile.top : tile.bottom, tile.left : tile.right]).to(lr.device)
-            offer = offered(run, lr, shown, [restored.known.degradation.quality], alike)
+            offer = offered(run, lr, shown, [restored.quality], alike)
             unexplained = restored.known.part(*corners, lr.device)
         sr, trust = add_detail(offer, *merge(offer), unexplained)
         base = offer.base

@@ -31,6 +31,7 @@ from refsr_cli.layers.backprojection import PROJECTING_BYTES
 from refsr_cli.models import SRModel
 from refsr_cli.reference.bank import MOST_REFERENCES, RefBank, Reference, match_all
 from refsr_cli.reference.match import Match
+from refsr_cli.reference.offer import CLEAN
 from refsr_cli.reference.transfer import Source
 from refsr_cli.restoration.consistency import KNOWN_HALO, KnownInput
 from refsr_cli.restoration.degradation import degraded_alike
@@ -113,18 +114,11 @@ class Upscaler:
         net, halo = self._net_for(scale)
         lr = to_tensor(pixels)[0].to(self.device)
         chosen = refs.chosen(lr)
-        match, sources = yield from match_all(lr, chosen, self.model.scale)
+        match, sources = yield from match_all(lr, chosen, self.model.scale, before.quality if before else CLEAN)
         if before:
             before = replace(before, alike=(yield from self._alike(pixels, match, sources, before)))
-        run = guided(
-            net,
-            merger_for(self.model, self.precision, degraded=before is not None),
-            self.model.scale,
-            match,
-            sources,
-            before,
-            project=self._consistent,
-        )
+        merge = merger_for(self.model, self.precision, degraded=before is not None)
+        run = guided(net, merge, self.model.scale, match, sources, before, project=self._consistent)
         halo += GUIDED_HALO + self.model.merge_radius
         halo += (KNOWN_HALO if before else 0) + (CONSISTENT_HALO if self._consistent else 0)
         ((large, trust),) = yield from self._in_tiles(run, [pixels], scale, halo, self._pixel_bytes + GUIDED_BYTES)

@@ -11,6 +11,7 @@ from refsr_cli.layers.resample import local_mean, scaled_bytes
 from refsr_cli.reference.descriptors import CELL
 from refsr_cli.reference.match import Match
 from refsr_cli.reference.matching import likeness, match_reference
+from refsr_cli.reference.offer import CLEAN, Quality
 from refsr_cli.reference.transfer import Source
 
 MOST_REFERENCES = 8
@@ -70,17 +71,17 @@ class RefBank:
 
 
 def match_all(
-    lr: Tensor, references: Sequence[Reference], scale: int = CELL
+    lr: Tensor, references: Sequence[Reference], scale: int = CELL, quality: Quality = CLEAN
 ) -> Generator[int, None, tuple[Match, list[Source]]]:
     """The best match of each pixel of `lr` (3, h, w) in any of the references, and what to read of them in `scale`
-    times its size, as the match numbers them. Yields the number of low-resolution pixels matched since it last
-    yielded."""
+    times its size, as the match numbers them; `quality` is that of the picture before it was restored. Yields the
+    number of low-resolution pixels matched since it last yielded."""
     best, best_score, sources = None, None, []
     for number, reference in enumerate(references):
         image = reference.load()
         seen = scaled_bytes(image, min(1.0, (_MOST_PIXELS / (image.shape[1] * image.shape[2])) ** 0.5))
         ratio = (image.shape[1] / seen.shape[1], image.shape[2] / seen.shape[2])
-        match = match_reference(lr, seen.to(lr.device).float() / 255, number).stretched(*ratio)
+        match = match_reference(lr, seen.to(lr.device).float() / 255, number, quality).stretched(*ratio)
         sources.append(Source.of(image, match, scale))
         score = local_mean(match.score[None, None], _SMOOTH)[0, 0]
         if best is None or best_score is None:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from refsr_cli.layers.resample import local_mean
 from refsr_cli.reference.descriptors import (
     CELL,
     RADIUS,
@@ -30,6 +31,8 @@ _CHUNK = 2**15
 _KEPT = 2**19
 """Cells whose descriptors are kept, 300 MB of them; of larger pictures each is made again when it is compared."""
 _FIT_RADIUS = 3
+_SMOOTHING = (2, 4)
+"""Radii of the neighbourhoods, in cells, whose places are smoothed where a picture was degraded."""
 _TONE_NOISE = 2 / 255
 _LEAST_CONTRAST, _MOST_CONTRAST = 0.1, 2.5
 """By how much the contrast of a reference may be changed; a match that hardly correlates is made faint by it."""
@@ -45,11 +48,14 @@ class Field:
 
     def better(self, other: "Field", margin: float = 0.0) -> "Field":
         """For each cell this, or `other` where its score is higher by more than `margin`."""
-        wins = other.score > self.score + margin
+        return self.where(other.score <= self.score + margin, other)
+
+    def where(self, keep: Tensor, other: "Field") -> "Field":
+        """This field for the cells of which `keep` (h, w) is true, `other` for the rest."""
         return Field(
-            torch.where(wins, other.pos, self.pos),
-            torch.where(wins, other.affine, self.affine),
-            torch.where(wins, other.score, self.score),
+            torch.where(keep, self.pos, other.pos),
+            torch.where(keep, self.affine, other.affine),
+            torch.where(keep, self.score, other.score),
         )
 
 
@@ -135,6 +141,24 @@ def refine(level: Level, field: Field, generator: torch.Generator, *, thorough: 
     return _search(level, field, 0.12)
 
 
+def smoothed(level: Level, field: Field, allowance: float) -> Field:
+    """The field of a degraded picture, with fitted places where these explain it nearly as well as free ones do.
+
+    Which place correlates best is decided by parts of a pixel by what degraded the picture, and smooth places are
+    nearer the truth. Where they leave more unexplained than that can be, by `allowance` in the mean square, the scene
+    moves less smoothly. The scores stay those of free places, as noise lowers those of right ones enough."""
+    lr, side = level.lr[None], 2 * RADIUS + 1
+    contrast = (local_mean(lr.square(), side) - local_mean(lr, side).square()).mean(1, keepdim=True)
+    free = field
+    for radius in _SMOOTHING:
+        smooth = field
+        for _ in range(2):
+            smooth = _fit(level, smooth, -torch.inf, radius)
+        unexplained = contrast * (free.score.square() - smooth.score * smooth.score.abs())
+        field = field.where(local_mean(unexplained, side)[0, 0] >= allowance, smooth)
+    return Field(field.pos, field.affine, free.score)
+
+
 def carried(coarse: Field, coarse_level: Level, level: Level) -> Field:
     """The field of a coarser level carried over to `level`."""
     here = level.centres()
@@ -196,12 +220,12 @@ def _perturb(level: Level, field: Field, generator: torch.Generator, shift: floa
     return field
 
 
-def _fit(level: Level, field: Field, margin: float) -> Field:
+def _fit(level: Level, field: Field, margin: float, radius: int = _FIT_RADIUS) -> Field:
     """Tries the affine map that fits the neighbours' places best, those that disagree counting little."""
-    known = F.pad(field.score.clamp(0, 1)[None] ** 4, (_FIT_RADIUS,) * 4)  # nothing is known outside
-    places = F.pad(field.pos, (_FIT_RADIUS,) * 4, mode="replicate")
+    known = F.pad(field.score.clamp(0, 1)[None] ** 4, (radius,) * 4)  # nothing is known outside
+    places = F.pad(field.pos, (radius,) * 4, mode="replicate")
     around = torch.cat([places, known])
-    bands = [_fit_rows(level, field, around, rows) for rows in _bands(level)]
+    bands = [_fit_rows(level, field, around, rows, radius) for rows in _bands(level)]
     pos, affine = (torch.cat(parts, -2) for parts in zip(*bands, strict=True))
     return _try(level, field, pos, affine, margin)
 
@@ -211,12 +235,12 @@ def _bands(level: Level) -> Iterator[slice]:
     return (slice(start, min(start + rows, level.height)) for start in range(0, level.height, rows))
 
 
-def _fit_rows(level: Level, field: Field, around: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+def _fit_rows(level: Level, field: Field, around: Tensor, rows: slice, radius: int) -> tuple[Tensor, Tensor]:
     """Robust local least squares for these rows: places (2, r, w) and affine maps (2, 2, r, w). `around` holds place
-    and weight (3, h + 6, w + 6) of every cell and of what lies beyond the border."""
-    offset = neighbours(_FIT_RADIUS, field.pos.device)
-    band = around[None, :, rows.start : rows.stop + 2 * _FIT_RADIUS]
-    seen = F.unfold(band, 2 * _FIT_RADIUS + 1).view(3, -1, rows.stop - rows.start, level.width)
+    and weight (3, h + 2*radius, w + 2*radius) of every cell and of what lies beyond the border."""
+    offset = neighbours(radius, field.pos.device)
+    band = around[None, :, rows.start : rows.stop + 2 * radius]
+    seen = F.unfold(band, 2 * radius + 1).view(3, -1, rows.stop - rows.start, level.width)
     places, known = seen[:2], seen[2]
     basis = torch.cat([torch.ones_like(offset[:1]), offset])
     ridge = torch.diag(torch.tensor([0.3, 8.0, 8.0], device=offset.device))

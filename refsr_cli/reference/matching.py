@@ -9,7 +9,9 @@ import math
 import torch
 from torch import Tensor
 
+from refsr_cli.layers.colour import LUMA
 from refsr_cli.layers.products import products
+from refsr_cli.layers.ramp import ramp
 from refsr_cli.layers.resample import resize
 from refsr_cli.reference.descriptors import (
     CELL,
@@ -21,8 +23,9 @@ from refsr_cli.reference.descriptors import (
     pyramid_level,
     turned_map,
 )
-from refsr_cli.reference.field import Field, Level, carried, refine
+from refsr_cli.reference.field import Field, Level, carried, refine, smoothed
 from refsr_cli.reference.match import Match
+from refsr_cli.reference.offer import CLEAN, Quality
 
 _COMPARISONS = 2**29
 """Pairs of cells that the exhaustive look may compare, for each view; above that it is taken at a coarser level."""
@@ -37,14 +40,24 @@ _PREFERENCE = 0.02
 _MOST_TURNS, _SMALLEST_SHARE = 3, 0.1
 _SMALLEST_SIDE = 16
 """Cells a side below which a level says too little."""
+_ENLARGED = (0.15, 0.4)
+"""Areas of the reference, for one of the picture, up to which a match counts for nothing, and from which in full."""
+_JPEG_COLOUR = 0.5
+"""Part of the colour that a JPEG is compared by: less is left of it than of brightness, mostly at half resolution."""
+_JPEG_ERROR, _NOISE_ERROR = 15 / 255**2, 4 / 255**2
+"""Mean squared error that free places explain of what is left of a JPEG's errors and of noise after restoration, for
+each unit of a `Quality`."""
 
 
-def match_reference(lr: Tensor, reference: Tensor, ref_id: int = 0) -> Match:
+def match_reference(lr: Tensor, reference: Tensor, ref_id: int = 0, quality: Quality = CLEAN) -> Match:
     """Where each pixel of `lr` (3, h, w) is found in `reference` (3, H, W), both float RGB in [0, 1], which is
-    numbered `ref_id`.
+    numbered `ref_id`. `quality` is that of the picture before it was restored.
 
-    The result depends on the two images alone. Cost grows about linearly with their pixels.
+    The result depends on these alone. Cost grows about linearly with pixels.
     """
+    jpeg, noise, _ = quality
+    colour = _JPEG_COLOUR if jpeg else 1.0
+    lr, reference = muted(lr, colour), muted(reference, colour)
     scale, turns = survey(lr, reference)
     height, width = reference.shape[-2:]
     worked = resize(reference[None], max(1, round(height * scale)), max(1, round(width * scale)))[0]
@@ -56,14 +69,32 @@ def match_reference(lr: Tensor, reference: Tensor, ref_id: int = 0) -> Match:
     for number in range(start - 1, -1, -1):
         coarse, level = level, Level(lr, worked, number)
         field = refine(level, carried(field, coarse, level), generator, thorough=False)
+    allowance = jpeg * _JPEG_ERROR + noise * _NOISE_ERROR
+    if allowance:
+        field = smoothed(level, field, allowance)
+    tone = level.tone(field)
     match = Match(
         pos=field.pos,
         affine=field.affine,
-        score=field.score,
+        score=field.score * _like_sized(field.affine),
         ref_id=torch.full_like(field.score, ref_id, dtype=torch.long),
-        tone=level.tone(field),
+        tone=torch.cat([tone[:1], muted(tone[1:], 1 / colour)]),
     )
     return match.stretched(height / worked.shape[1], width / worked.shape[2])
+
+
+def muted(rgb: Tensor, colour: float) -> Tensor:
+    """(3, H, W) with that part of its colour, as bright as before."""
+    if colour == 1:
+        return rgb
+    grey = (rgb * rgb.new_tensor(LUMA).view(3, 1, 1)).sum(0, keepdim=True) / sum(LUMA)
+    return torch.lerp(grey, rgb, colour)
+
+
+def _like_sized(affine: Tensor) -> Tensor:
+    """1 where maps (2, 2, h, w) leave areas about as large as the survey has made them, and 0 where they show a small
+    part of the reference much enlarged: such parts are smooth, correlate with any edge, and have no detail to give."""
+    return ramp(affine.permute(2, 3, 0, 1).det().abs(), _ENLARGED)
 
 
 def exhaustive(queries: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:

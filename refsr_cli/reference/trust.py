@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
+from refsr_cli.layers.ramp import ramp
 from refsr_cli.layers.resample import downscale, local_mean
 from refsr_cli.reference.offer import Offer
 
@@ -38,24 +39,18 @@ def evidence(offer: Offer) -> Tensor:
     spread = local_mean(offer.variance, area)
     degraded = (_up(offer.quality.sum(1, keepdim=True), offer.scale) / _DEGRADED).clamp(max=1)
     low, high = (clean + (other - clean) * degraded for clean, other in zip(_SCORES, _SCORES_DEGRADED, strict=True))
-    return energy / (energy + _DISAGREEMENT * spread + 1e-8) * _ramp(_up(offer.score, offer.scale), (low, high))
+    return energy / (energy + _DISAGREEMENT * spread + 1e-8) * ramp(_up(offer.score, offer.scale), (low, high))
 
 
 def resembles(offer: Offer) -> Tensor:
     """0 where a match correlates so little that nothing in it can be believed, else 1, with a ramp between: the floor
     under whatever was learned.   (N, 1, scale*h, scale*w)"""
-    return _ramp(_up(offer.score, offer.scale), _RESEMBLANCE)
+    return ramp(_up(offer.score, offer.scale), _RESEMBLANCE)
 
 
 def gate(offer: Offer) -> Tensor:
     """By how much the detail is taken, in [0, 1], where nothing was learned about it: (N, 1, scale*h, scale*w)."""
-    return _ramp(evidence(offer), _EVIDENCE)
-
-
-def _ramp(x: Tensor, ends: tuple[float, float] | tuple[Tensor, Tensor]) -> Tensor:
-    """0 below the first end, 1 above the second, straight between."""
-    low, high = ends
-    return ((x - low) / (high - low)).clamp(0, 1)
+    return ramp(evidence(offer), _EVIDENCE)
 
 
 def add_detail(

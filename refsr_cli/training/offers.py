@@ -94,16 +94,17 @@ class _Samples(Dataset[dict[str, Tensor] | str]):
         except RefsrError as error:
             return str(error)
         hr = window[None].to(self.device).float() / 255
-        lr, plan = degrade_bicubic(hr, CELL), NOTHING
+        lr, plan, quality = degrade_bicubic(hr, CELL), NOTHING, CLEAN
         if self.degrading:
             lr, plan = self.degrading.degraded(hr, torch.Generator().manual_seed(number))
             lr = self.degrading.restored(lr, plan.strength)
-        shown = warp(*finished(match_all(lr[0], bank.chosen(lr[0]))))
-        alike, quality = downscale(shown.mean, CELL).clamp(0, 1), CLEAN
+            quality = plan.degradation.quality if plan.strength else CLEAN
+        shown = warp(*finished(match_all(lr[0], bank.chosen(lr[0]), CELL, quality)))
+        alike = downscale(shown.mean, CELL).clamp(0, 1)
         if self.degrading and plan.strength:
             shrunk = to_pixels(alike, window.permute(1, 2, 0).numpy())
             alike = to_tensor(degraded_alike(shrunk, plan.degradation)).to(self.device)
-            alike, quality = self.degrading.restored(alike, plan.strength), plan.degradation.quality
+            alike = self.degrading.restored(alike, plan.strength)
         tensors = {**vars(shown), "lr": lr, "alike": alike, "quality": torch.tensor([quality])}
         return {**{name: tensor[0].half().cpu() for name, tensor in tensors.items()}, "hr": window.contiguous()}
 
