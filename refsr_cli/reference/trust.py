@@ -20,9 +20,11 @@ _DEGRADED = 0.2
 _RESEMBLANCE = (0.5, 0.6)
 """Correlations below which nothing is believed, whatever was learned, and from which that is free."""
 _DISAGREEMENT = 2.0
-_EVIDENCE, _EVIDENCE_DEGRADED = (0.1, 0.9), (0.3, 0.9)
-"""Evidence from which detail is taken at all, and in full: a foreign picture gives a little everywhere, and more to a
-degraded picture, which is satisfied by more."""
+_EVIDENCE = (0.1, 0.9)
+"""Evidence from which detail is taken at all, and in full: a foreign picture gives a little everywhere."""
+_DOUBT = 1 / 3
+"""By what part of that which evidence lacks to be full it counts for less where a picture was degraded, and is
+satisfied by more: detail is then taken from an evidence of 0.3 on."""
 _TOLERANCE = 0.2 / 255
 """Root mean square of a difference at low resolution that rounding alone may leave."""
 TRUST_RADIUS = 14
@@ -38,8 +40,10 @@ def evidence(offer: Offer) -> Tensor:
     area = 2 * offer.scale + 1
     energy = local_mean(offer.detail.square().mean(1, keepdim=True), area)
     spread = local_mean(offer.variance, area)
-    scores = ramp(_up(offer.score, offer.scale), _ends(offer, _SCORES, _SCORES_DEGRADED))
-    return energy / (energy + _DISAGREEMENT * spread + 1e-8) * scores
+    degraded = (_up(offer.quality.sum(1, keepdim=True), offer.scale) / _DEGRADED).clamp(max=1)
+    low, high = (clean + (other - clean) * degraded for clean, other in zip(_SCORES, _SCORES_DEGRADED, strict=True))
+    agreed = energy / (energy + _DISAGREEMENT * spread + 1e-8) * ramp(_up(offer.score, offer.scale), (low, high))
+    return (agreed + _DOUBT * degraded * (agreed - _EVIDENCE[1])).clamp(0, 1)
 
 
 def resembles(offer: Offer) -> Tensor:
@@ -50,14 +54,7 @@ def resembles(offer: Offer) -> Tensor:
 
 def gate(offer: Offer) -> Tensor:
     """By how much the detail is taken, in [0, 1], where nothing was learned about it: (N, 1, scale*h, scale*w)."""
-    return ramp(evidence(offer), _ends(offer, _EVIDENCE, _EVIDENCE_DEGRADED))
-
-
-def _ends(offer: Offer, clean: tuple[float, float], other: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    """The ends of a ramp at each place, between those for clean pictures and those for degraded ones."""
-    degraded = (_up(offer.quality.sum(1, keepdim=True), offer.scale) / _DEGRADED).clamp(max=1)
-    low, high = (first + (second - first) * degraded for first, second in zip(clean, other, strict=True))
-    return low, high
+    return ramp(evidence(offer), _EVIDENCE)
 
 
 def add_detail(
