@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from refsr_cli.images import Picture
+from refsr_cli.reference.offer import CLEAN, Quality
 from refsr_cli.restoration.blur import SOFT
 from refsr_cli.restoration.degradation import Degradation, estimate_degradation
 
@@ -24,6 +25,11 @@ class Restoration:
     degradation: Degradation
     strength: float
     """0 (nothing is done) to 1."""
+
+    @property
+    def quality(self) -> Quality:
+        """Of what is restored, for those who merge references; clean where nothing is done."""
+        return self.degradation.quality if self.strength else CLEAN
 
 
 NOTHING = Restoration(Degradation(), 0.0)

@@ -29,7 +29,7 @@ from refsr_cli.layers.resample import downscale
 from refsr_cli.models import SRModel
 from refsr_cli.reference.bank import RefBank, match_all, open_reference
 from refsr_cli.reference.descriptors import CELL
-from refsr_cli.reference.offer import CLEAN, Offer, offered
+from refsr_cli.reference.offer import Offer, offered
 from refsr_cli.reference.transfer import Shown, warp
 from refsr_cli.restoration.degradation import COARSE, Degradation, degraded_alike
 from refsr_cli.restoration.strength import NOTHING, Restoration, automatic_strength
@@ -94,18 +94,17 @@ class _Samples(Dataset[dict[str, Tensor] | str]):
         except RefsrError as error:
             return str(error)
         hr = window[None].to(self.device).float() / 255
-        lr, plan, quality = degrade_bicubic(hr, CELL), NOTHING, CLEAN
+        lr, plan = degrade_bicubic(hr, CELL), NOTHING
         if self.degrading:
             lr, plan = self.degrading.degraded(hr, torch.Generator().manual_seed(number))
             lr = self.degrading.restored(lr, plan.strength)
-            quality = plan.degradation.quality if plan.strength else CLEAN
-        shown = warp(*finished(match_all(lr[0], bank.chosen(lr[0]), CELL, quality)))
+        shown = warp(*finished(match_all(lr[0], bank.chosen(lr[0]), CELL, plan.quality)))
         alike = downscale(shown.mean, CELL).clamp(0, 1)
         if self.degrading and plan.strength:
             shrunk = to_pixels(alike, window.permute(1, 2, 0).numpy())
             alike = to_tensor(degraded_alike(shrunk, plan.degradation)).to(self.device)
             alike = self.degrading.restored(alike, plan.strength)
-        tensors = {**vars(shown), "lr": lr, "alike": alike, "quality": torch.tensor([quality])}
+        tensors = {**vars(shown), "lr": lr, "alike": alike, "quality": torch.tensor([plan.quality])}
         return {**{name: tensor[0].half().cpu() for name, tensor in tensors.items()}, "hr": window.contiguous()}
 
 
