@@ -14,6 +14,7 @@ from PIL import Image
 from refsr_cli.config import EvaluateConfig, TrainConfig, resumed
 from refsr_cli.data.benchmarks import Benchmark, open_benchmark
 from refsr_cli.data.degradations import CELLS, SyntheticDegradation, parse_degradation
+from refsr_cli.data.degrade import degrade_bicubic
 from refsr_cli.errors import BadSetting
 from refsr_cli.images import Picture, decode_image, read_image, to_tensor
 from refsr_cli.images.exif import upright
@@ -21,12 +22,13 @@ from refsr_cli.images.jpeg import encode_jpeg
 from refsr_cli.inference.passes import blended
 from refsr_cli.inference.runner import merger_for, runner_for
 from refsr_cli.inference.upscaler import Upscaler, finished
-from refsr_cli.layers.resample import blurred, downscale
+from refsr_cli.layers.resample import blurred, downscale, upscale
 from refsr_cli.models import build
 from refsr_cli.packaged import packaged
 from refsr_cli.recipes import settings_of
 from refsr_cli.reference.offer import Offer, offered
 from refsr_cli.reference.transfer import Shown
+from refsr_cli.reference.trust import add_detail, local_rms
 from refsr_cli.restoration.blocks import from_frequencies, jpeg_step, nearest_quality, to_frequencies
 from refsr_cli.restoration.blur import SOFT
 from refsr_cli.restoration.consistency import KnownInput
@@ -227,10 +229,10 @@ def known(picture: Picture) -> KnownInput:
 def test_what_was_there_before_a_jpeg_is_explained_and_another_picture_is_not(quality, subsampling):
     before = read_image(sorted(KODAK.glob("*.png"))[0]).pixels[100:196, 100:228]
     picture = decode_image(encode_jpeg(before, quality, subsampling), "p")
-    unexplained = known(picture).part(0, 0, 96, 128, CPU)
+    residual = known(picture).part(0, 0, 96, 128, CPU)
     truth = to_tensor(before)
     at_rest, moved, duller = (
-        float(unexplained(x).square().mean().sqrt()) for x in (truth, truth.roll(1, -1), 0.8 * truth + 0.1)
+        float(residual(x).square().mean().sqrt()) for x in (truth, truth.roll(1, -1), 0.8 * truth + 0.1)
     )
     assert at_rest < 0.6 / 255
     assert moved > 3 * at_rest and duller > 3 * at_rest
@@ -249,8 +251,8 @@ def test_a_turned_jpeg_is_known_in_its_own_orientation(orientation):
     picture = decode_image(file.getvalue(), "p")
     truth = upright(stored, orientation)
     assert picture.pixels.shape == truth.shape
-    unexplained = known(picture).part(0, 0, picture.height, picture.width, CPU)(to_tensor(truth))
-    assert float(unexplained[..., 12:-12, 12:-12].max()) < 1.5 / 255
+    residual = known(picture).part(0, 0, picture.height, picture.width, CPU)(to_tensor(truth))
+    assert float(local_rms(residual)[..., 12:-12, 12:-12].max()) < 1.5 / 255
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -296,18 +298,44 @@ def test_parts_of_a_jpeg_know_what_the_whole_knows():
     before = read_image(sorted(KODAK.glob("*.png"))[0]).pixels[100:196, 100:228]
     picture = decode_image(encode_jpeg(before, 40), "p")
     other = to_tensor(before).roll(2, -2)
-    whole = known(picture).part(0, 0, 96, 128, CPU)(other)
-    part = known(picture).part(11, 21, 85, 115, CPU)(other[..., 11:85, 21:115])
+    whole = local_rms(known(picture).part(0, 0, 96, 128, CPU)(other))
+    part = local_rms(known(picture).part(11, 21, 85, 115, CPU)(other[..., 11:85, 21:115]))
     inside = part[..., 24:-24, 24:-24]
     torch.testing.assert_close(inside, whole[..., 35:61, 45:91], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", ["clean", "jpeg:75", "noise:6"])
+def test_detail_that_contradicts_the_input_is_made_to_agree_and_not_lost(cell):
+    """The truth in another tone is the right detail with a wrong mean: the tone goes, the detail stays."""
+    hr = to_tensor(read_image(sorted(KODAK.glob("*.png"))[0]).pixels[100:356, 100:420])
+    lr = parse_degradation(cell).shrink(hr, 4, "p")
+    picture = Picture(lr.mul(255).round()[0].permute(1, 2, 0).numpy().astype(np.uint8), None, "png", None, None, None)
+    if cell.startswith("jpeg"):
+        picture = decode_image(encode_jpeg(picture.pixels, 75), "p")
+    residual = known(picture).part(0, 0, picture.height, picture.width, CPU)
+    lr = to_tensor(picture.pixels)
+    base = upscale(degrade_bicubic(hr, 4), 4).clamp(0, 1)  # as of a restored picture
+    one = torch.ones_like(base[:, :1])
+    offer = Offer(lr, base, hr - base, hr - hr, 0 * one, torch.ones_like(lr[:, :1]), 0 * lr, 0 * lr)
+    sr, trust = add_detail(offer, hr - base + 4 / 255, one, residual)
+    wrong, moved = hr + 4 / 255, hr.roll(8, -1)
+
+    def error(x):
+        return float((x - hr)[..., 32:-32, 32:-32].square().mean())
+
+    assert error(sr) < 0.9 * error(wrong.clamp(0, 1)) < 0.5 * error(base)
+    assert float(trust[..., 32:-32, 32:-32].mean()) > 0.9
+    bad, withdrawn = add_detail(offer, moved - base, one, residual)
+    assert float(withdrawn.mean()) < 0.1
+    torch.testing.assert_close(add_detail(offer, moved - base, 0 * one, residual)[0], base, rtol=0, atol=0)
 
 
 def test_noise_explains_differences_of_its_size():
     (picture, *_) = degraded("noise:6")
     (clean, *_) = degraded("clean")
-    unexplained = known(picture).part(0, 0, picture.height, picture.width, CPU)
-    assert float(unexplained(to_tensor(clean.pixels)).mean()) < 0.6 / 255
-    assert float(unexplained(to_tensor(clean.pixels).roll(2, -1)).mean()) > 4 / 255
+    residual = known(picture).part(0, 0, picture.height, picture.width, CPU)
+    assert float(local_rms(residual(to_tensor(clean.pixels))).mean()) < 0.6 / 255
+    assert float(local_rms(residual(to_tensor(clean.pixels).roll(2, -1))).mean()) > 4 / 255
 
 
 # restoring

@@ -86,12 +86,12 @@ def guided(
         corners = tile.top, tile.left, tile.bottom, tile.right
         shown = warp(match.crop(*corners), sources, scale)
         if restored is None or restored.alike is None:
-            offer, unexplained = offered(run, lr, shown), None
+            offer, residual = offered(run, lr, shown), None
         else:
             alike = to_tensor(restored.alike[tile.top : tile.bottom, tile.left : tile.right]).to(lr.device)
             offer = offered(run, lr, shown, [restored.quality], alike)
-            unexplained = restored.known.part(*corners, lr.device)
-        sr, trust = add_detail(offer, *merge(offer), unexplained)
+            residual = restored.known.part(*corners, lr.device)
+        sr, trust = add_detail(offer, *merge(offer), residual)
         base = offer.base
         if project:
             base, sr = back_project(base, lr, scale), back_project(sr, lr, scale)

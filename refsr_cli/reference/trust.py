@@ -6,11 +6,12 @@ a true detail leaves as it is. A net may have learned to judge better; the last 
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from refsr_cli.layers.ramp import ramp
-from refsr_cli.layers.resample import downscale, local_mean
+from refsr_cli.layers.resample import downscale, local_mean, upscale
 from refsr_cli.reference.offer import Offer
 
 _SCORES, _SCORES_DEGRADED = (0.7, 0.95), (0.5, 0.85)
@@ -27,10 +28,15 @@ _DOUBT = 1 / 3
 satisfied by more: detail is then taken from an evidence of 0.3 on."""
 _TOLERANCE = 0.2 / 255
 """Root mean square of a difference at low resolution that rounding alone may leave."""
-TRUST_RADIUS = 14
-"""Low-resolution pixels around one that can change its trust: shrinking, veto, its widening, votes."""
+TRUST_RADIUS = 20
+"""Low-resolution pixels around one that can change its trust: shrinking and enlarging, veto, its widening, votes."""
 _VETO_AREA = 9
 """Low-resolution pixels, a side, over which consistency is judged."""
+_TAKEN_AREA = 5
+"""Low-resolution pixels, a side, around those where detail is taken, that shrinking reads."""
+
+Residual = Callable[[Tensor], Tensor]
+"""From what a result shrinks to, (N, 3, h, w) in [0, 1], to the part of that which contradicts the input, likewise."""
 
 
 def evidence(offer: Offer) -> Tensor:
@@ -58,23 +64,26 @@ def gate(offer: Offer) -> Tensor:
 
 
 def add_detail(
-    offer: Offer, detail: Tensor, trust: Tensor, unexplained: Callable[[Tensor], Tensor] | None = None
+    offer: Offer, detail: Tensor, trust: Tensor, residual: Residual | None = None
 ) -> tuple[Tensor, Tensor]:
-    """`offer.base + trust * detail`, clamped, with the trust that is left where the result must still shrink to
-    `offer.lr`.
+    """`offer.base + trust * detail`, clamped, changed where detail is taken so that it shrinks to `offer.lr`, with the
+    trust that is left.
 
-    Where a detail would leave the low-resolution picture worse explained than the base does, it is a mistake, whatever
-    its score: it is withdrawn there. `detail` and `trust` are what `merge` makes of the offer. `unexplained` is the
-    local root mean square of what a low-resolution picture leaves unexplained where less is known of the input than
-    every pixel, as of a JPEG. Returns sr and trust.
+    What contradicts the low-resolution picture is enlarged and taken away. Where the result is worse explained than the
+    base even so, the detail is a mistake, whatever its score: it is withdrawn there. `detail` and `trust` are what
+    `merge` makes of the offer. `residual` is what contradicts the input where less is known of it than every pixel, as
+    of a JPEG. Returns sr and trust.
     """
-    misfit = unexplained or (lambda shrunk: local_rms(shrunk - offer.lr))
-    plain = misfit(downscale(offer.base, offer.scale))
-    detailed = misfit(downscale((offer.base + trust * detail).clamp(0, 1), offer.scale))
+    contradicting = residual or (lambda shrunk: shrunk - offer.lr)
+    added = (offer.base + trust * detail).clamp(0, 1)
+    taken = F.max_pool2d(F.max_pool2d(trust, offer.scale), _TAKEN_AREA, 1, _TAKEN_AREA // 2) > 0
+    wrong = contradicting(downscale(added, offer.scale)) * taken
+    added = (added - upscale(wrong, offer.scale)).clamp(0, 1)
+    plain, detailed = (local_rms(contradicting(downscale(x, offer.scale))) for x in (offer.base, added))
     allowed = (detailed <= plain + _TOLERANCE).float()
     allowed = -F.max_pool2d(-allowed, 3, stride=1, padding=1)
-    trust = trust * _up(F.avg_pool2d(allowed, 3, stride=1, padding=1, count_include_pad=False), offer.scale)
-    return (offer.base + trust * detail).clamp(0, 1), trust
+    kept = _up(F.avg_pool2d(allowed, 3, stride=1, padding=1, count_include_pad=False), offer.scale)
+    return torch.lerp(offer.base, added, kept), trust * kept
 
 
 def local_rms(difference: Tensor) -> Tensor:

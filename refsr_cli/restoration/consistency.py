@@ -5,7 +5,6 @@ says between which two values each coefficient of the DCT lay; of a noisy one pi
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from refsr_cli.images import Pixels, to_tensor
 from refsr_cli.layers.resample import blurred, local_mean
-from refsr_cli.reference.trust import local_rms
+from refsr_cli.reference.trust import Residual, local_rms
 from refsr_cli.restoration.blocks import BLOCK, from_frequencies, jpeg_luma, to_frequencies
 from refsr_cli.restoration.blur import WIDEST
 from refsr_cli.restoration.degradation import Degradation
@@ -23,19 +22,18 @@ _ROUNDING = 0.6
 """Half a level that pixels were rounded by, in the unit of an orthonormal coefficient, with some room."""
 _COLOUR_OF_CHROMA = 1.772
 """Blue less luma for one level of Cb."""
+_RED, _BLUE = 0.299, 0.114
+"""Weights in luma (ITU-R BT.601): those colours change by that leave luma as it is."""
 _CHROMA_AREA = 17
 """Pixels a side over which chroma is compared: the blocks of halved chroma are 16 wide, and coarsely quantised but for
 their mean."""
-KNOWN_HALO = BLOCK + math.ceil(4 * WIDEST)
-"""Pixels that consistency depends on beyond those of a clean input: the rest of a block, and the widest blur."""
+KNOWN_HALO = 2 * (BLOCK + math.ceil(4 * WIDEST))
+"""Pixels that consistency depends on beyond those of a clean input: the rest of a block, and the widest blur, once
+where a result is made consistent and again where it is judged."""
 _STEP_OF_ERROR = 0.08
 """Root mean square, of 255, by which a JPEG whose luma is not known is wrong, for a percent of step."""
 _NOISE_ROOM = 1.1
 """By how much the noise of an area may exceed the estimate."""
-
-Unexplained = Callable[[Tensor], Tensor]
-"""From what a result shrinks to, (1, 3, h, w) in [0, 1], to the local root mean square of what contradicts the input,
-(1, 1, h, w)."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +44,14 @@ class KnownInput:
     """(H, W, C), before it was restored."""
     degradation: Degradation
 
-    def part(self, top: int, left: int, bottom: int, right: int, device: torch.device) -> Unexplained:
-        """What is known of the pixels `top` <= row < `bottom`, `left` <= column < `right`."""
+    def part(self, top: int, left: int, bottom: int, right: int, device: torch.device) -> Residual:
+        """What contradicts the pixels `top` <= row < `bottom`, `left` <= column < `right`."""
         known = self._coded(top, left, bottom, right, device)
         blur = self.degradation.softness
         return (lambda shrunk: known(blurred(shrunk, blur))) if blur else known
 
-    def _coded(self, top: int, left: int, bottom: int, right: int, device: torch.device) -> Unexplained:
-        """What is known of them after they were blurred."""
+    def _coded(self, top: int, left: int, bottom: int, right: int, device: torch.device) -> Residual:
+        """What contradicts them after blur."""
         lr = to_tensor(self.pixels[top:bottom, left:right]).to(device)
         steps = self.degradation.luma_table
         if steps is None:
@@ -70,7 +68,8 @@ class _Noisy:
         self._lr, self._allowed = lr, _NOISE_ROOM * sigma
 
     def __call__(self, shrunk: Tensor) -> Tensor:
-        return (local_rms(shrunk - self._lr).square() - self._allowed**2).clamp(min=0).sqrt()
+        difference = shrunk - self._lr
+        return difference * (1 - self._allowed / local_rms(difference).clamp(min=1e-6)).clamp(min=0)
 
 
 class _JpegBlocks:
@@ -94,8 +93,8 @@ class _JpegBlocks:
         (top, left), (height, width) = self._before, self._size
         luma = from_frequencies(outside)[..., top : top + height, left : left + width] / 255
         chroma = local_mean(_chroma(shrunk), _CHROMA_AREA) - self._chroma
-        chroma = F.softshrink(chroma, self._chroma_reach)
-        return local_rms(torch.cat([luma, luma, luma, chroma], 1))
+        blue, red = F.softshrink(chroma, self._chroma_reach).split(1, 1)
+        return luma + torch.cat([red, -(_RED * red + _BLUE * blue) / (1 - _RED - _BLUE), blue], 1)
 
     def _coefficients(self, luma: Tensor) -> Tensor:
         """Of (1, 1, h, w), continued to whole blocks: (1, 1, m, n, 8, 8)."""
