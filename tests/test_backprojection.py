@@ -9,7 +9,7 @@ import torch
 from refsr_cli.images import Picture, read_image, to_tensor
 from refsr_cli.inference.runner import FRAME, runner_for
 from refsr_cli.inference.upscaler import Upscaler
-from refsr_cli.layers.backprojection import back_project
+from refsr_cli.layers.backprojection import back_project, difference_from
 from refsr_cli.layers.resample import downscale, upscale
 from refsr_cli.models import build
 from refsr_cli.packaged import packaged
@@ -22,7 +22,7 @@ PHOTO = packaged("examples/images") / "kodak" / "kodim08.png"
 def test_results_shrink_nearer_to_the_input(scale):
     lr = to_tensor(read_image(PHOTO).pixels[100:160, 200:280])
     blurry = upscale(lr, scale).clamp(0, 1)
-    better = back_project(blurry, lr, scale)
+    better = back_project(blurry, difference_from(lr), scale)
     errors = [float((downscale(x, scale) - lr).square().mean()) for x in (blurry, better)]
     assert errors[1] < 0.5 * errors[0]
     assert better.min() >= 0 and better.max() <= 1
@@ -31,7 +31,7 @@ def test_results_shrink_nearer_to_the_input(scale):
 def test_what_shrinks_to_the_input_stays():
     lr = torch.full((1, 3, 16, 16), 0.3)
     hr = torch.full((1, 3, 64, 64), 0.3)
-    torch.testing.assert_close(back_project(hr, lr, 4), hr, rtol=0, atol=1e-5)
+    torch.testing.assert_close(back_project(hr, difference_from(lr), 4), hr, rtol=0, atol=1e-5)
 
 
 def packaged_upscaler(weights: str) -> Upscaler:

@@ -325,9 +325,40 @@ def test_detail_that_contradicts_the_input_is_made_to_agree_and_not_lost(cell):
 
     assert error(sr) < 0.9 * error(wrong.clamp(0, 1)) < 0.5 * error(base)
     assert float(trust[..., 32:-32, 32:-32].mean()) > 0.9
-    bad, withdrawn = add_detail(offer, moved - base, one, residual)
+    _, withdrawn = add_detail(offer, moved - base, one, residual)
     assert float(withdrawn.mean()) < 0.1
     torch.testing.assert_close(add_detail(offer, moved - base, 0 * one, residual)[0], base, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("cell", ["jpeg:90", "jpeg:75", "jpeg:40"])
+def test_results_contradict_less_of_what_is_known_and_gain_by_it(cell, monkeypatch):
+    """Beside the same run whose results are made to shrink to the restored picture instead."""
+    benchmark = replace(open_benchmark(str(KODAK)), degradations=(parse_degradation(cell),))
+    sample = next(iter(benchmark.samples(2)))
+    picture, hr = sample.lr, sample.hr
+    model, restorer = load_model(None, None, "edsr-baseline-x2").model, load_model("restorer", 1).model
+    upscaler = Upscaler(model, device="cpu", precision="fp32", self_ensemble=False)
+    upscaler.restorer = Upscaler(restorer, device="cpu", precision="fp32", self_ensemble=False)
+    residual = known(picture).part(0, 0, picture.height, picture.width, CPU)
+    heeding = to_tensor(upscaler(picture).pixels)
+    monkeypatch.setattr(Degradation, "certain", False)
+    heedless = to_tensor(upscaler(picture).pixels)
+    contradiction = [float(residual(downscale(x, 2)).square().mean()) for x in (heeding, heedless)]
+    error = [float((x - hr).square().mean()) for x in (heeding, heedless)]
+    assert contradiction[0] < 0.8 * contradiction[1]
+    assert error[0] < error[1]
+
+
+def test_tiles_of_a_jpeg_are_as_the_whole():
+    picture = decode_image(encode_jpeg(read_image(sorted(KODAK.glob("*.png"))[0]).pixels[:150, :170], 60), "p")
+    model = load_model(None, None, "edsr-baseline-x2").model
+    restorer = Upscaler(load_model("restorer", 1).model, device="cpu", precision="fp32", self_ensemble=False)
+    whole, tiled = (
+        Upscaler(model, device="cpu", precision="fp32", self_ensemble=False, tile=tile, restorer=restorer)(picture)
+        for tile in (0, 40)
+    )
+    difference = np.abs(whole.pixels.astype(int) - tiled.pixels)
+    assert difference.max() <= 1 and (difference > 0).mean() < 1e-3
 
 
 def test_noise_explains_differences_of_its_size():

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from refsr_cli.images import Pixels, to_tensor
 from refsr_cli.inference.runner import Merge, Runner
-from refsr_cli.inference.tiling import Tile, TileRunner
-from refsr_cli.layers.backprojection import back_project
+from refsr_cli.inference.tiling import Part, TileRunner
+from refsr_cli.layers.backprojection import Residual, back_project, difference_from
 from refsr_cli.reference.bank import Reference
 from refsr_cli.reference.match import Match
 from refsr_cli.reference.offer import Quality, offered
@@ -61,7 +61,7 @@ class RestoredInput:
 
 def shown_by(match: Match, sources: Sequence[Source], scale: int) -> TileRunner:
     """What the references show, in `scale` times the size of the picture, as `match` places them."""
-    return lambda _, tile: warp(match.crop(tile.top, tile.left, tile.bottom, tile.right), sources, scale).mean
+    return lambda _, parts: warp(match.crop(*parts[0].tile.corners), sources, scale).mean
 
 
 def guided(
@@ -82,19 +82,21 @@ def guided(
     """
 
     @torch.inference_mode()
-    def run_tile(lr: Tensor, tile: Tile) -> Tensor:
-        corners = tile.top, tile.left, tile.bottom, tile.right
-        shown = warp(match.crop(*corners), sources, scale)
+    def run_tile(lr: Tensor, parts: Sequence[Part]) -> Tensor:
+        tile = parts[0].tile
+        shown = warp(match.crop(*tile.corners), sources, scale)
+        residual: Residual = difference_from(lr)
         if restored is None or restored.alike is None:
-            offer, residual = offered(run, lr, shown), None
+            offer = offered(run, lr, shown)
         else:
             alike = to_tensor(restored.alike[tile.top : tile.bottom, tile.left : tile.right]).to(lr.device)
             offer = offered(run, lr, shown, [restored.quality], alike)
-            residual = restored.known.part(*corners, lr.device)
+            residual = restored.known.part(*tile.corners, lr.device)
         sr, trust = add_detail(offer, *merge(offer), residual)
         base = offer.base
         if project:
-            base, sr = back_project(base, lr, scale), back_project(sr, lr, scale)
+            projection = residual if restored is None or restored.known.degradation.certain else difference_from(lr)
+            base, sr = (back_project(its, projection, scale) for its in (base, sr))
             changed = (sr - base).abs().amax(1, keepdim=True) > _UNSEEN / 2
             trust = torch.maximum(trust, changed / 255)  # where only what is beside a detail was taken
         added = F.max_pool2d((sr - base).abs().amax(1, keepdim=True), scale)

@@ -10,7 +10,7 @@ from refsr_cli.allocator import give_back
 from refsr_cli.images import Pixels
 from refsr_cli.inference.device import computing
 from refsr_cli.inference.runner import orient
-from refsr_cli.inference.tiling import Tile, TileRunner
+from refsr_cli.inference.tiling import Part, TileRunner
 from refsr_cli.layers.resample import continued, scaled_bytes
 from refsr_cli.models import Guide, SRModel
 from refsr_cli.reference.bank import Reference
@@ -39,7 +39,7 @@ def referred(model: SRModel, guide: Guide, precision: torch.dtype) -> TileRunner
     size: tuple[int, ...] = ()
 
     @torch.inference_mode()
-    def run_tile(lr: Tensor, tile: Tile) -> Tensor:
+    def run_tile(lr: Tensor, parts: Sequence[Part]) -> Tensor:
         nonlocal size
         height, width = lr.shape[-2:]
         if size != (height, width):
@@ -47,7 +47,7 @@ def referred(model: SRModel, guide: Guide, precision: torch.dtype) -> TileRunner
             give_back()
         padded = continued(lr, step)
         more = padded.shape[2] - height, padded.shape[3] - width
-        part = guide.crop(tile.top, tile.left, tile.bottom, tile.right).padded(*more)
+        part = guide.crop(*parts[0].tile.corners).padded(*more)
         with computing(lr.device, precision):
             sr: Tensor = model(padded, part)
         return sr[..., : height * model.scale, : width * model.scale].float().clamp(0, 1)

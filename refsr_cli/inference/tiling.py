@@ -18,8 +18,9 @@ from refsr_cli.images import Pixels, rounded, to_tensor
 from refsr_cli.inference.device import Fetched
 from refsr_cli.inference.memory import SMALLEST_TILE, is_out_of_memory
 from refsr_cli.inference.runner import Runner
-from refsr_cli.layers.backprojection import RADIUS, back_project
+from refsr_cli.layers.backprojection import RADIUS, Residual, back_project, difference_from
 from refsr_cli.layers.resample import resize
+from refsr_cli.restoration.consistency import KnownInput
 
 CONSISTENT_HALO = RADIUS
 """Input pixels that `consistent` depends on beyond what it runs, but for fine screens."""
@@ -35,6 +36,10 @@ class Tile:
     left: int
     bottom: int
     right: int
+
+    @property
+    def corners(self) -> tuple[int, int, int, int]:
+        return self.top, self.left, self.bottom, self.right
 
     @property
     def area(self) -> int:
@@ -64,9 +69,16 @@ class Tile:
                 yield Tile(top, left, bottom, right)
 
 
-TileRunner = Callable[[Tensor, Tile], Tensor]
-"""Like a runner, of the part of the picture that is given beside it; a fourth channel of the answer is its trust. Where
-several parts come at once, the place is the first's: they are for runners that do not heed it."""
+@dataclass(frozen=True)
+class Part:
+    """A tile of one of several pictures."""
+
+    picture: int
+    tile: Tile
+
+
+TileRunner = Callable[[Tensor, Sequence[Part]], Tensor]
+"""Like a runner, of the parts of pictures that are given beside it; a fourth channel of the answer is its trust."""
 Tiled = tuple[Pixels, Pixels | None]
 """A picture (scale*H, scale*W, C), and its trust (scale*H, scale*W) uint8 where it has one."""
 
@@ -79,22 +91,32 @@ def everywhere(run: Runner) -> TileRunner:
 def resized(run: TileRunner, scale: int) -> TileRunner:
     """`run` at its own, larger scale, then shrunk with antialiasing to `scale` times the input."""
 
-    def run_and_shrink(lr: Tensor, tile: Tile) -> Tensor:
+    def run_and_shrink(lr: Tensor, parts: Sequence[Part]) -> Tensor:
         height, width = lr.shape[-2:]
-        return resize(run(lr, tile), height * scale, width * scale).clamp(0, 1)
+        return resize(run(lr, parts), height * scale, width * scale).clamp(0, 1)
 
     return run_and_shrink
 
 
-def consistent(run: TileRunner, scale: int) -> TileRunner:
-    """`run`, which enlarges by `scale`, changed so that its result shrinks to the input."""
+def consistent(run: TileRunner, scale: int, known: Sequence[KnownInput | None]) -> TileRunner:
+    """`run`, which enlarges by `scale`, changed so that what its results shrink to does not contradict the pictures, or
+    what is `known` for certain of each where it was degraded."""
 
-    def run_and_project(lr: Tensor, tile: Tile) -> Tensor:
-        answer = run(lr, tile)
-        projected = back_project(answer[:, :3], lr, scale)
-        return torch.cat([projected, answer[:, 3:]], 1) if answer.shape[1] > 3 else projected
+    def run_and_project(lr: Tensor, parts: Sequence[Part]) -> Tensor:
+        residuals = [
+            _residual(known[part.picture], part.tile, its) for part, its in zip(parts, lr.split(1), strict=True)
+        ]
+
+        def residual(shrunk: Tensor) -> Tensor:
+            return torch.cat([each(its) for each, its in zip(residuals, shrunk.split(1), strict=True)])
+
+        return back_project(run(lr, parts), residual, scale)
 
     return run_and_project
+
+
+def _residual(known: KnownInput | None, tile: Tile, lr: Tensor) -> Residual:
+    return known.part(*tile.corners, lr.device) if known and known.degradation.certain else difference_from(lr)
 
 
 def _window(first: int, last: int, halo: int, length: int, step: int, least: int) -> tuple[int, int]:
@@ -148,16 +170,8 @@ def run_tiles(
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A tile of one of the pictures."""
-
-    picture: int
-    tile: Tile
-
-
-@dataclass(frozen=True)
 class _Answer:
-    part: _Part
+    part: Part
     pixels: Fetched
     """(h, w, C), as the picture holds them."""
     trust: Fetched | None
@@ -176,17 +190,17 @@ class _Work:
         self.targets = [np.empty((height * scale, width * scale, its.shape[2]), its.dtype) for its in pictures]
         self.trusts: list[Pixels | None] = [None] * len(pictures)
         tiles = list(self._whole.split(tile or max(height, width), halo))
-        self._plan(_Part(number, tile) for number in range(len(pictures)) for tile in tiles)
+        self._plan(Part(number, tile) for number in range(len(pictures)) for tile in tiles)
 
-    def _plan(self, parts: Iterable[_Part]) -> None:
+    def _plan(self, parts: Iterable[Part]) -> None:
         self.waiting = deque(parts)
         windows = [part.tile.window(self._halo, *self._whole.size) for part in self.waiting]
         self._least = max(its.size[0] for its in windows), max(its.size[1] for its in windows)
 
-    def take(self) -> tuple[list[_Part], list[Tile]]:
+    def take(self) -> tuple[list[Part], list[Tile]]:
         """The next ones, and what is looked at for each, which is of one size, also for those that are taken later:
         what is computed at once must be, and what is computed one after the other then fits where the last one was."""
-        taken: list[_Part] = []
+        taken: list[Part] = []
         windows: list[Tile] = []
         while self.waiting and len(taken) < self._batch:
             window = self.waiting[0].tile.window(self._halo, *self._whole.size, self._step, self._least)
@@ -196,7 +210,7 @@ class _Work:
             windows.append(window)
         return taken, windows
 
-    def put_back(self, parts: Sequence[_Part], error: Exception) -> None:
+    def put_back(self, parts: Sequence[Part], error: Exception) -> None:
         """For later, fewer at once or in smaller tiles, when `error` says that memory ran out; else raises it."""
         if not is_out_of_memory(error):
             raise error
@@ -210,7 +224,7 @@ class _Work:
                 f"not enough memory even for a tile of {2 * side} pixels; close other programs or use a smaller --model"
             ) from None
         self._batch = 1
-        self._plan(_Part(its.picture, tile) for its in self.waiting for tile in its.tile.split(side))
+        self._plan(Part(its.picture, tile) for its in self.waiting for tile in its.tile.split(side))
 
     def place(self, answer: _Answer) -> None:
         """Puts it where it belongs."""
@@ -226,7 +240,7 @@ class _Work:
 
 
 def _compute(
-    run: TileRunner, windows: Sequence[Tile], parts: Sequence[_Part], work: _Work, device: torch.device
+    run: TileRunner, windows: Sequence[Tile], parts: Sequence[Part], work: _Work, device: torch.device
 ) -> list[_Answer]:
     seen = [
         to_tensor(work.pictures[part.picture][window.top : window.bottom, window.left : window.right])
@@ -234,11 +248,12 @@ def _compute(
     ]
     if not seen:
         return []
-    answers = run(torch.cat(seen).to(device, non_blocking=True), windows[0])
+    places = [Part(part.picture, window) for part, window in zip(parts, windows, strict=True)]
+    answers = run(torch.cat(seen).to(device, non_blocking=True), places)
     return [_answer(part, window, sr, work) for part, window, sr in zip(parts, windows, answers, strict=True)]
 
 
-def _answer(part: _Part, window: Tile, sr: Tensor, work: _Work) -> _Answer:
+def _answer(part: Part, window: Tile, sr: Tensor, work: _Work) -> _Answer:
     sr = sr[(..., *part.tile.within(window, work.scale))]
     trust = sr[3].mul(255).round().to(torch.uint8) if len(sr) > 3 else None
     pixels = rounded(sr[:3], work.pictures[part.picture])

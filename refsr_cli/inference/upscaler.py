@@ -33,7 +33,7 @@ from refsr_cli.reference.bank import MOST_REFERENCES, RefBank, Reference, match_
 from refsr_cli.reference.match import Match
 from refsr_cli.reference.offer import CLEAN
 from refsr_cli.reference.transfer import Source
-from refsr_cli.restoration.consistency import KNOWN_HALO, KnownInput
+from refsr_cli.restoration.consistency import KNOWN_HALO, KnownInput, known_input
 from refsr_cli.restoration.degradation import degraded_alike
 from refsr_cli.restoration.strength import NOTHING, Restoration, plan_restoration
 
@@ -133,12 +133,19 @@ class Upscaler:
         ((shrunk, _),) = yield from self._in_tiles(shown, [pixels], 1, 0, GUIDED_BYTES)
         return (yield from self._restored(degraded_alike(shrunk, before.known.degradation), before.strength))
 
-    def scale_up_alike(self, pictures: Sequence[Pixels], scale: int) -> Generator[int, None, list[Pixels]]:
-        """`scale_up` of several of one size and kind, without references."""
+    def scale_up_alike(
+        self, pictures: Sequence[Pixels], scale: int, known: Sequence[KnownInput | None] | None = None
+    ) -> Generator[int, None, list[Pixels]]:
+        """`scale_up` of several of one size and kind, without references. `known` is what results are not to contradict
+        where that is not the pixels."""
         net, halo = self._net_for(scale)
         alone = len(pictures) == 1 and self.device.type != "cuda"  # its tiles are no faster together
         batch = 1 if alone else self._at_once(*pictures[0].shape[:2])
-        run, halo = self._projecting(everywhere(net), halo)
+        run = everywhere(net)
+        if self._consistent:
+            known = known or [None] * len(pictures)
+            run = consistent(run, self.model.scale, known)
+            halo += CONSISTENT_HALO + (KNOWN_HALO if any(known) else 0)
         results = yield from self._in_tiles(run, pictures, scale, halo, self._pixel_bytes, batch)
         return [large for large, _ in results]
 
@@ -161,10 +168,6 @@ class Upscaler:
         if self.model.multi_scale:
             self.model.scale = min(its for its in self.model.scales if its >= scale)
         return ensembled(self._run) if self.self_ensemble else self._run, self.model.receptive_field
-
-    def _projecting(self, run: TileRunner, halo: int) -> tuple[TileRunner, int]:
-        """`run` with results that shrink to the input, and its halo."""
-        return (consistent(run, self.model.scale), halo + CONSISTENT_HALO) if self._consistent else (run, halo)
 
     def _in_tiles(
         self,
@@ -230,7 +233,7 @@ class Upscaler:
         if self.model.restores and pixels.shape[:2] != (height, width):
             raise BadSetting("this net keeps the size; give another --model to enlarge, or --scale 1 to refsr eval")
         if not refs and not self.model.needs_ref:
-            (large,) = yield from self._resize_alike([pixels], height, width)
+            (large,) = yield from self._resize_alike([pixels], height, width, [before.known if before else None])
             return large, None
         factor = max(height / pixels.shape[0], width / pixels.shape[1])
         guidance: Guidance | None = None
@@ -241,11 +244,14 @@ class Upscaler:
                 pixels, _ = yield from self.scale_up(pixels, scale)
         return shrink(pixels, height, width), guidance
 
-    def _resize_alike(self, pictures: Sequence[Pixels], height: int, width: int) -> Generator[int, None, list[Pixels]]:
-        """`resize_to` of several of one size and kind, without references."""
+    def _resize_alike(
+        self, pictures: Sequence[Pixels], height: int, width: int, known: Sequence[KnownInput | None]
+    ) -> Generator[int, None, list[Pixels]]:
+        """`resize_to` of several of one size and kind, without references; the first pass heeds what is `known`."""
         large = list(pictures)
-        for scale in plan_passes(max(height / large[0].shape[0], width / large[0].shape[1]), self.scale):
-            large = yield from self.scale_up_alike(large, scale)
+        factor = max(height / large[0].shape[0], width / large[0].shape[1])
+        for number, scale in enumerate(plan_passes(factor, self.scale)):
+            large = yield from self.scale_up_alike(large, scale, None if number else known)
         return [shrink(its, height, width) for its in large]
 
     def enlarge_alike(
@@ -254,10 +260,11 @@ class Upscaler:
         """`enlarge` of pictures of one size and kind that have no alpha, without references; `together` says when that
         is faster than one by one."""
         plans = plans or [self.plan(picture) for picture in pictures]
-        restored = []
+        restored, known = [], []
         for picture, plan in zip(pictures, plans, strict=True):
             restored.append((yield from self._restored(picture.pixels, plan.strength)))
-        large = yield from self._resize_alike(restored, height, width)
+            known.append(known_input(picture.pixels, plan))
+        large = yield from self._resize_alike(restored, height, width, known)
         return [
             Enlarged(replace(picture, pixels=pixels, jpeg=None), plan)
             for picture, pixels, plan in zip(pictures, large, plans, strict=True)
@@ -292,9 +299,8 @@ class Upscaler:
         colors = picture if picture.alpha is None else bleed_color(picture)
         plan = plan or self.plan(picture)
         restored = yield from self._restored(colors.pixels, plan.strength)
-        before = None
-        if refs and plan.strength and plan.degradation.found:
-            before = RestoredInput(KnownInput(colors.pixels, plan.degradation), plan.strength)
+        known = known_input(colors.pixels, plan)
+        before = RestoredInput(known, plan.strength) if known else None
         pixels, guidance = yield from self.resize_to(restored, height, width, refs, before)
         large = replace(picture, pixels=pixels, jpeg=None)
         if picture.alpha is not None:

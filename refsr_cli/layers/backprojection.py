@@ -4,6 +4,8 @@ A net answers with means of what it was trained on, and so loses contrast in oth
 too dark or too light. What the shrunk result lacks is enlarged and added.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,6 +18,9 @@ clamping to black and white undoes most of each there."""
 _TONE = 2 / 255
 """Mean difference, over `_AREA` low-resolution pixels a side, from which the tone counts as wrong."""
 _AREA = 9
+Residual = Callable[[Tensor], Tensor]
+"""From what a result shrinks to, (N, 3, h, w) in [0, 1], to the part of that which contradicts the input, likewise: of
+a clean input all that differs."""
 PROJECTING_BYTES = 48.0
 """Peak bytes for each pixel of the result: four copies of its three channels, in the later steps."""
 RADIUS = 16
@@ -24,12 +29,12 @@ a few times that."""
 
 
 @torch.inference_mode()
-def back_project(sr: Tensor, lr: Tensor, scale: int) -> Tensor:
-    """`sr` (N, 3, scale*h, scale*w) in [0, 1], changed in a few steps so that it shrinks nearer to `lr` (N, 3, h, w),
-    and clamped after each."""
+def back_project(sr: Tensor, residual: Residual, scale: int) -> Tensor:
+    """`sr` (N, 3, scale*h, scale*w) in [0, 1], changed in a few steps so that what it shrinks to contradicts the input
+    less, and clamped after each."""
     x = sr
     for step in range(_MOST_STEPS):
-        missing = lr - downscale(x, scale)
+        missing = -residual(downscale(x, scale))
         off = local_mean(missing, _AREA).abs().amax(1, keepdim=True) > _TONE
         wrong = bool(off.any())
         if step and not wrong:
@@ -42,3 +47,8 @@ def back_project(sr: Tensor, lr: Tensor, scale: int) -> Tensor:
         if not wrong:
             break
     return x
+
+
+def difference_from(lr: Tensor) -> Residual:
+    """What contradicts a clean input (N, 3, h, w)."""
+    return lambda shrunk: shrunk - lr

@@ -4,12 +4,11 @@ Nothing here is learned: agreement of the votes, correlation of the match, and t
 a true detail leaves as it is. A net may have learned to judge better; the last word is always the picture's.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from refsr_cli.layers.backprojection import Residual, difference_from
 from refsr_cli.layers.ramp import ramp
 from refsr_cli.layers.resample import downscale, local_mean, upscale
 from refsr_cli.reference.offer import Offer
@@ -34,9 +33,6 @@ _VETO_AREA = 9
 """Low-resolution pixels, a side, over which consistency is judged."""
 _TAKEN_AREA = 5
 """Low-resolution pixels, a side, around those where detail is taken, that shrinking reads."""
-
-Residual = Callable[[Tensor], Tensor]
-"""From what a result shrinks to, (N, 3, h, w) in [0, 1], to the part of that which contradicts the input, likewise."""
 
 
 def evidence(offer: Offer) -> Tensor:
@@ -63,9 +59,7 @@ def gate(offer: Offer) -> Tensor:
     return ramp(evidence(offer), _EVIDENCE)
 
 
-def add_detail(
-    offer: Offer, detail: Tensor, trust: Tensor, residual: Residual | None = None
-) -> tuple[Tensor, Tensor]:
+def add_detail(offer: Offer, detail: Tensor, trust: Tensor, residual: Residual | None = None) -> tuple[Tensor, Tensor]:
     """`offer.base + trust * detail`, clamped, changed where detail is taken so that it shrinks to `offer.lr`, with the
     trust that is left.
 
@@ -74,7 +68,7 @@ def add_detail(
     `merge` makes of the offer. `residual` is what contradicts the input where less is known of it than every pixel, as
     of a JPEG. Returns sr and trust.
     """
-    contradicting = residual or (lambda shrunk: shrunk - offer.lr)
+    contradicting = residual or difference_from(offer.lr)
     added = (offer.base + trust * detail).clamp(0, 1)
     taken = F.max_pool2d(F.max_pool2d(trust, offer.scale), _TAKEN_AREA, 1, _TAKEN_AREA // 2) > 0
     wrong = contradicting(downscale(added, offer.scale)) * taken

@@ -75,6 +75,12 @@ class Degradation:
         return self.jpeg_step > 0 or self.noise > 0 or self.softness > 0
 
     @property
+    def certain(self) -> bool:
+        """Whether a result may be changed by what is known: of a JPEG whose file states its tables, and that was not
+        blurred before. Noise, blur and tables that are estimated are not sure enough."""
+        return self.jpeg is not None and self.jpeg.has_luma and not self.softness
+
+    @property
     def quality(self) -> Quality:
         """For those who merge references."""
         return self.jpeg_step / 100, self.noise / 10, self.softness
