@@ -267,6 +267,21 @@ def test_what_was_there_before_is_degraded_alike_to_the_last_bit(orientation, su
     np.testing.assert_array_equal(again, picture.pixels)
 
 
+def test_a_pattern_that_repeats_is_neither_a_jpeg_nor_noise():
+    """The same block everywhere has coefficients that are multiples of something by chance."""
+    rows, columns = np.mgrid[:64, :64]
+    for pattern in (
+        (rows % 2) * (columns % 2),
+        (rows + columns) % 2,
+        (rows % 4 < 2),
+        (rows % 8 < 3) & (columns % 8 > 4),
+    ):
+        for low, high in ((0, 255), (30, 200), (255, 0)):
+            pixels = np.where(pattern, high, low).astype(np.uint8)[..., None].repeat(3, 2)
+            found = estimate_degradation(Picture(pixels, None, "png", None, None, None))
+            assert (found.jpeg_step, found.noise) == (0, 0)
+
+
 def test_soft_clean_grey_and_deep_pictures_are_degraded_alike():
     before = read_image(sorted(KODAK.glob("*.png"))[0]).pixels[100:189, 100:215]
     np.testing.assert_array_equal(degraded_alike(before, Degradation()), before)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from refsr_cli.layers.resample import downscale, local_mean, upscale
 
-_MOST_STEPS = 10
+_MOST_STEPS = 16
 """One step is for every picture: it raises PSNR by 0.035 dB, four more by 0.008 dB. Fine screens get up to so many:
 clamping to black and white undoes most of each there."""
 _TONE = 2 / 255

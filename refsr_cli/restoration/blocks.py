@@ -90,6 +90,7 @@ def estimate_jpeg_step(luma: Tensor) -> float:
     if not height or not width:
         return 0.0
     coefficients = to_frequencies(luma[:height, :width] - 128).flatten(0, 1)
+    coefficients = coefficients.unique(dim=0)  # blocks of a pattern that repeats are one piece of evidence
     size = coefficients.abs()
     best, found = _SURE - _BETTER, 0.0
     for quality in _QUALITIES:

@@ -46,6 +46,8 @@ _LUMA_NOISE = math.hypot(*LUMA)
 """σ of luma for noise of σ = 1 in each channel."""
 _FEWEST = 60
 """Squares below which nothing is estimated: fewer may all show texture."""
+_LOUDEST = 50.0
+"""σ from which what is everywhere is a pattern, a screen or a dither."""
 _EVEN = 1.35
 """Ratio of the median square to a quiet one up to which it is noise that both show: a scene is not so even."""
 
@@ -172,7 +174,7 @@ def estimate_noise(rgb: Tensor, *, compressed: bool = False) -> float:
     if colour >= 1 or evenness > _EVEN:
         return max(colour, quietest)
     grey = luma if len(rgb) == 1 else luma * _LUMA_NOISE
-    return max(colour, grey, quietest)
+    return max(colour, grey if grey < _LOUDEST else 0.0, quietest)
 
 
 def _loudness(plane: Tensor, usable: Tensor) -> Tensor:
