@@ -46,10 +46,9 @@ _LUMA_NOISE = math.hypot(*LUMA)
 """σ of luma for noise of σ = 1 in each channel."""
 _FEWEST = 60
 """Squares below which nothing is estimated: fewer may all show texture."""
-_LOUDEST = 50.0
-"""σ from which what is everywhere is a pattern, a screen or a dither."""
-_EVEN = 1.35
-"""Ratio of the median square to a quiet one up to which it is noise that both show: a scene is not so even."""
+_EVEN = 1.02, 1.35
+"""Ratios of the median square to a quiet one between which it is noise that both show: a scene is not so even, and
+noise not so even as a pattern that repeats."""
 
 
 @dataclass(frozen=True)
@@ -171,10 +170,10 @@ def estimate_noise(rgb: Tensor, *, compressed: bool = False) -> float:
         luma /= _LUMA_NOISE
         differences = [_loudness((rgb[number] - rgb[1]) / 2**0.5, usable) for number in (0, 2)]
         colour = min(luma, *(_quiet_squares(difference)[0] for difference in differences))
-    if colour >= 1 or evenness > _EVEN:
+    if colour >= 1 or not _EVEN[0] < evenness <= _EVEN[1]:
         return max(colour, quietest)
     grey = luma if len(rgb) == 1 else luma * _LUMA_NOISE
-    return max(colour, grey if grey < _LOUDEST else 0.0, quietest)
+    return max(colour, grey, quietest)
 
 
 def _loudness(plane: Tensor, usable: Tensor) -> Tensor:
