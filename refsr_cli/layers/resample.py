@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_REACH = 2
+KERNEL_REACH = 2
 """Pixels that the kernel reaches, at the lower of the two resolutions."""
-_SUPPORT = 2 * _REACH
+_SUPPORT = 2 * KERNEL_REACH
 """Pixels mirrored beyond the border, at the lower of the two resolutions."""
 _SHARED = 2**12
 """Places that are worth more than one processor."""
@@ -100,10 +100,10 @@ def downscale(x: Tensor, scale: int) -> Tensor:
         return _downscale_mirrored(x, scale)
     small = resize(x, height, width)
     strip = _SUPPORT * scale  # only its border needs mirrored pixels, so that the picture is not copied
-    small[..., :_REACH, :] = _downscale_mirrored(x[..., :strip, :], scale)[..., :_REACH, :]
-    small[..., -_REACH:, :] = _downscale_mirrored(x[..., -strip:, :], scale)[..., -_REACH:, :]
-    small[..., :_REACH] = _downscale_mirrored(x[..., :strip], scale)[..., :_REACH]
-    small[..., -_REACH:] = _downscale_mirrored(x[..., -strip:], scale)[..., -_REACH:]
+    small[..., :KERNEL_REACH, :] = _downscale_mirrored(x[..., :strip, :], scale)[..., :KERNEL_REACH, :]
+    small[..., -KERNEL_REACH:, :] = _downscale_mirrored(x[..., -strip:, :], scale)[..., -KERNEL_REACH:, :]
+    small[..., :KERNEL_REACH] = _downscale_mirrored(x[..., :strip], scale)[..., :KERNEL_REACH]
+    small[..., -KERNEL_REACH:] = _downscale_mirrored(x[..., -strip:], scale)[..., -KERNEL_REACH:]
     return small
 
 
