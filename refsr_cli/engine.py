@@ -55,7 +55,7 @@ class Restored:
 def restored_as(restoration: Restoration, format: str) -> Restored:
     """The record of a restoration of a picture from a file of that format."""
     known = restoration.degradation
-    unread = "a JPEG whose quality cannot be read" if format == "jpg" and known.jpeg is None else None
+    unread = "a JPEG whose quality cannot be read" if format == "jpg" and not known.jpeg_step else None
     noise, blur = round(known.noise, 2), round(known.blur, 2)
     return Restored(
         restoration.strength, known.jpeg_quality, known.jpeg is not None, noise, blur, known.softness > 0, unread

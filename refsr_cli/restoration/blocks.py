@@ -32,7 +32,10 @@ _FEWEST = 40
 _BETTER = 0.01
 """By how much coarser steps must fit better than finer ones, which they are often multiples of."""
 _SURE = 0.5
-"""Mean cosine from which coefficients count as multiples of a step; 1 if all are, 0 by chance."""
+"""Mean cosine from which coefficients count as multiples of a step."""
+_APART = 0.25
+"""By how much it must be less half a block aside, where there is no grid: gradients and modules of four pixels are
+alike there."""
 
 
 @cache
@@ -82,29 +85,52 @@ def libjpeg_table(quality: int) -> tuple[int, ...]:
     return tuple(max(1, min(255, (step * percent + 50) // 100)) for step in _EXAMPLE_LUMA)
 
 
-def estimate_jpeg_step(luma: Tensor) -> float:
+def estimate_jpeg_step(luma: Tensor, ends: tuple[int, int] = (0, 0)) -> float:
     """The size of the steps that the luma (H, W) in 0..255 of decoded pixels was quantised by, in the unit of
-    `jpeg_step`; 0 where there is no sign of it. The grid begins at the upper left corner, and the tables are
-    libjpeg's: coefficients are then multiples of their steps (Fan and de Queiroz 2003)."""
+    `jpeg_step`; 0 where there is no sign of it. Coefficients are then multiples of their steps (Fan and de Queiroz
+    2003). The tables are libjpeg's, and the grid begins at a corner of the picture, which may have been turned since:
+    its last whole blocks are followed by `ends` pixels, as far as the grid began at its upper left."""
+    for top, left in sorted({(0, 0), (ends[0], 0), (0, ends[1]), ends}):
+        for plane in (luma[top:, left:], luma[top:, left:].mT):
+            if step := _step_in_place(plane):
+                return step
+    return 0.0
+
+
+def _step_in_place(luma: Tensor) -> float:
+    """`estimate_jpeg_step` for a grid that begins at the first pixel."""
+    coefficients = _evidence(luma)
+    best, found = _SURE - _BETTER, None
+    for quality in _QUALITIES:
+        agreement = _agreement(coefficients, libjpeg_table(quality))
+        if agreement > best + _BETTER:
+            best, found = agreement, libjpeg_table(quality)
+    half = BLOCK // 2
+    if found is None or _agreement(_evidence(luma[half:, half:]), found) > best - _APART:
+        return 0.0
+    return jpeg_step(found)
+
+
+def _evidence(luma: Tensor) -> Tensor:
+    """The coefficients of all whole blocks of (H, W): (n, 8, 8). Blocks of a pattern that repeats count once."""
     height, width = (side // BLOCK * BLOCK for side in luma.shape)
     if not height or not width:
-        return 0.0
-    coefficients = to_frequencies(luma[:height, :width] - 128).flatten(0, 1)
-    coefficients = coefficients.unique(dim=0)  # blocks of a pattern that repeats are one piece of evidence
-    size = coefficients.abs()
-    best, found = _SURE - _BETTER, 0.0
-    for quality in _QUALITIES:
-        table = libjpeg_table(quality)
-        cosines = []
-        for down, right in _FREQUENCIES:
-            step = table[BLOCK * down + right]
-            if step >= 2:
-                marked = coefficients[size[:, down, right] > _MARKED * step, down, right]
-                cosines.append(torch.cos(2 * math.pi / step * marked))
-        together = torch.cat(cosines) if cosines else torch.zeros(0)
-        if len(together) >= _FEWEST and float(together.mean()) > best + _BETTER:
-            best, found = float(together.mean()), jpeg_step(table)
-    return found
+        return luma.new_zeros(0, BLOCK, BLOCK)
+    coefficients: Tensor = to_frequencies(luma[:height, :width] - 128).flatten(0, 1).unique(dim=0)
+    return coefficients
+
+
+def _agreement(coefficients: Tensor, table: Sequence[int]) -> float:
+    """Mean cosine of (n, 8, 8): 1 if all are multiples of their steps, about 0 by chance, and 0 where there are too
+    few."""
+    cosines = []
+    for down, right in _FREQUENCIES:
+        step = table[BLOCK * down + right]
+        if step >= 2:
+            its = coefficients[:, down, right]
+            cosines.append(torch.cos(2 * math.pi / step * its[its.abs() > _MARKED * step]))
+    together = torch.cat(cosines) if cosines else torch.zeros(0)
+    return float(together.mean()) if len(together) >= _FEWEST else 0.0
 
 
 def transposed(table: tuple[int, ...]) -> tuple[int, ...]:

@@ -42,6 +42,13 @@ _UNCLIPPED = (2.0, 253.0)
 """Values, of 255, that are surely not cut off at black or white."""
 COARSE = 30.0
 """Size of JPEG's steps, quality 85, from which what looks like noise or blur may be what they did."""
+_COARSER = 1.5
+"""Ratio of estimated steps to those of the file from which the picture was another JPEG before."""
+_FEW_LEVELS = 0.35
+"""Part of the values between darkest and brightest, of any channel, below which those are few."""
+_MANY_EQUAL = 0.4
+"""Part of the neighbouring pixels, next to each other and one above the other, from which on there is no noise: of
+noise of σ = 1.5 a fifth are equal in one channel."""
 _LUMA_NOISE = math.hypot(*LUMA)
 """σ of luma for noise of σ = 1 in each channel."""
 _FEWEST = 60
@@ -56,7 +63,7 @@ class Degradation:
     """What is known of how a picture came about; clean where nothing is."""
 
     jpeg: JpegCoding | None = None
-    """The coding of the file that the pixels were read from."""
+    """The coding of the file that the pixels were read from, where nothing coarser came before."""
     jpeg_step: float = 0.0
     """Size of the luma quantisation steps in percent of the JPEG standard's example table (100 is libjpeg's quality
     50, 50 its 75); 0 where there was no JPEG."""
@@ -118,13 +125,17 @@ class Degradation:
 
 def estimate_degradation(picture: Picture) -> Degradation:
     """What is known of `picture`. A JPEG file says its steps itself; of other files they are estimated, as a PNG may
-    have been a JPEG before."""
+    have been a JPEG before, and so may a JPEG of fine steps have been one of coarser steps."""
     rgb = _middle(picture.pixels)
-    luma = jpeg_luma(rgb)[0]
-    step = jpeg_step(picture.jpeg.tables[0]) if picture.jpeg else estimate_jpeg_step(luma)
+    luma, coding = jpeg_luma(rgb)[0], picture.jpeg
+    step = jpeg_step(coding.tables[0]) if coding else 0.0
+    if step < COARSE and not _has_few_levels(rgb):
+        earlier = estimate_jpeg_step(luma, (picture.height % BLOCK, picture.width % BLOCK))
+        if earlier > _COARSER * step:
+            step, coding = earlier, None
     if step >= COARSE:
-        return Degradation(picture.jpeg, step)
-    return Degradation(picture.jpeg, step, estimate_noise(rgb, compressed=step > 0), estimate_blur(luma))
+        return Degradation(coding, step)
+    return Degradation(coding, step, estimate_noise(rgb, compressed=step > 0), estimate_blur(luma))
 
 
 def degraded_alike(pixels: Pixels, known: Degradation) -> Pixels:
@@ -149,6 +160,12 @@ def _middle(pixels: Pixels) -> Tensor:
     return torch.from_numpy(pixels.astype("float32")).permute(2, 0, 1) * (255 / peak)
 
 
+def _has_few_levels(rgb: Tensor) -> bool:
+    """Whether a picture (C, H, W) in 0..255 was drawn or reduced to few levels, which no JPEG leaves."""
+    levels = [channel.round().unique() for channel in rgb]
+    return all(len(its) < _FEW_LEVELS * float(its[-1] - its[0] + 1) for its in levels)
+
+
 def estimate_noise(rgb: Tensor, *, compressed: bool = False) -> float:
     """σ of the noise of a picture (3 or 1, H, W) in 0..255; 0 where it cannot be distinguished from the scene.
 
@@ -162,6 +179,8 @@ def estimate_noise(rgb: Tensor, *, compressed: bool = False) -> float:
     usable = -F.max_pool2d(-inside[None], _AREA, _STEP)[0] > 0
     if int(usable.sum()) < _FEWEST:
         return 0.0
+    if all(_equal_neighbours(rgb, inside, dim) > _MANY_EQUAL for dim in (1, 2)):  # enlarged by repeating pixels
+        return 0.0
     loudness = _loudness(jpeg_luma(rgb)[0], usable)
     quietest = float(torch.quantile(loudness, _QUIETEST)) / _QUIETEST_SHARE if compressed else 0.0
     luma, evenness = _quiet_squares(loudness)
@@ -174,6 +193,14 @@ def estimate_noise(rgb: Tensor, *, compressed: bool = False) -> float:
         return max(colour, quietest)
     grey = luma if len(rgb) == 1 else luma * _LUMA_NOISE
     return max(colour, grey, quietest)
+
+
+def _equal_neighbours(rgb: Tensor, inside: Tensor, dim: int) -> float:
+    """The part of the pixels `inside` (H-2, W-2) of (C, H, W) that equal their next one along `dim`."""
+    middle = rgb[:, 1:-1, 1:-1]
+    following = rgb.narrow(dim, 2, middle.shape[dim])
+    following = following.narrow(3 - dim, 1, middle.shape[3 - dim])
+    return float(((middle == following).all(0) * inside).sum() / inside.sum())
 
 
 def _loudness(plane: Tensor, usable: Tensor) -> Tensor:

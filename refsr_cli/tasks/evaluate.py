@@ -143,7 +143,7 @@ def evaluate(
     if config.download:
         yield from download_benchmark(config.dataset, config.data_root)
     benchmark = open_benchmark(config.dataset, config.data_root, limit=config.limit, lr_dir=config.lr_dir)
-    degradation = parse_degradation(config.degrade or "clean")
+    degradation = parse_degradation("clean" if config.degrade is None else config.degrade)
     benchmark = replace(benchmark, degradations=(degradation,))
     name = config.protocol or benchmark.protocol
     protocol = protocol_named(name)
