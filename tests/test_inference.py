@@ -14,9 +14,10 @@ from refsr_cli.images import Picture, read_image
 from refsr_cli.inference.device import pick_device, pick_precision
 from refsr_cli.inference.memory import bytes_per_pixel, is_out_of_memory, tile_side
 from refsr_cli.inference.passes import plan_passes
+from refsr_cli.inference.results import finished
 from refsr_cli.inference.runner import ensembled, orient, restore, runner_for
 from refsr_cli.inference.tiling import Tile, everywhere, resized, run_tiles
-from refsr_cli.inference.upscaler import Upscaler, finished
+from refsr_cli.inference.upscaler import Upscaler
 from refsr_cli.layers.resample import upscale as upscale_bicubic
 from refsr_cli.models import MODELS, SRModel, build
 from refsr_cli.packaged import packaged

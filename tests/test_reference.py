@@ -14,8 +14,8 @@ from torch import Tensor
 
 from refsr_cli.data.degrade import degrade_bicubic
 from refsr_cli.images import Picture, read_rgb8, to_pixels, to_tensor
-from refsr_cli.inference.results import Enlarged
-from refsr_cli.inference.upscaler import Upscaler, finished
+from refsr_cli.inference.results import Enlarged, finished
+from refsr_cli.inference.upscaler import Upscaler
 from refsr_cli.layers.resample import downscale, resize
 from refsr_cli.metrics import PROTOCOLS, score
 from refsr_cli.packaged import packaged

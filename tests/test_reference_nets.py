@@ -19,7 +19,8 @@ from refsr_cli.data.benchmarks import trial_photos
 from refsr_cli.errors import BadSetting, BadWeights
 from refsr_cli.images import Picture, read_image, read_rgb8
 from refsr_cli.inference.memory import Held
-from refsr_cli.inference.upscaler import Upscaler, finished
+from refsr_cli.inference.results import finished
+from refsr_cli.inference.upscaler import Upscaler
 from refsr_cli.layers import alignment
 from refsr_cli.layers.alignment import DynamicAggregation, deformable_conv, pixel_grid, read, taps
 from refsr_cli.layers.attention import NonLocal

@@ -11,7 +11,8 @@ from refsr_cli.config import UpscaleConfig
 from refsr_cli.data.benchmarks import trial_photos
 from refsr_cli.errors import BadImage, BadSetting, Failed
 from refsr_cli.images import Picture, read_image
-from refsr_cli.inference.upscaler import Upscaler, finished
+from refsr_cli.inference.results import finished
+from refsr_cli.inference.upscaler import Upscaler
 from refsr_cli.models import build
 from refsr_cli.tasks.upscale import upscale
 from refsr_cli.tasks.video import PART, Progress, Skipped, UpscaledVideo, upscale_videos

@@ -13,7 +13,8 @@ from torch import Tensor
 from refsr_cli.bench.contenders import Task, net_of
 from refsr_cli.data.altered import rotated
 from refsr_cli.images import Picture, read_rgb8
-from refsr_cli.inference.upscaler import Upscaler, finished
+from refsr_cli.inference.results import finished
+from refsr_cli.inference.upscaler import Upscaler
 from refsr_cli.layers.resample import resize
 from refsr_cli.models import MODELS
 from refsr_cli.packaged import packaged

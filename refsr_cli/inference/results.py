@@ -1,12 +1,16 @@
 """What a net was run as, and what came of it."""
 
+from collections.abc import Generator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from refsr_cli.images import Picture, Pixels
 from refsr_cli.inference.guided import RefUse
 from refsr_cli.reference.bank import Reference
 from refsr_cli.reference.match import Match
 from refsr_cli.restoration.strength import NOTHING, Restoration
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -44,3 +48,13 @@ class Guidance:
     match: Match | None
     references: tuple[Reference, ...]
     uses: tuple[RefUse, ...]
+
+
+def finished(steps: Generator[int, None, Result]) -> Result:
+    """What a generator gives in the end."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from refsr_cli.inference.cpu.fused import fused_on_cpu
 from refsr_cli.inference.device import computing
 from refsr_cli.inference.fast import fast
 from refsr_cli.layers.resample import continued, mirror
@@ -34,7 +35,7 @@ def runner_for(
     makes it fast, to the last bit as it was trained; `compile` compiles it first; `framed` mirrors the picture around
     itself, so that it does not end at its border."""
     step, frame = model.multiple_of, FRAME if framed else 0
-    forward = model.eval() if plain else fast(model.eval(), compile=compile, border=not framed)
+    forward = model.eval() if plain else fast(model.eval(), precision, compile=compile, border=not framed)
 
     @torch.inference_mode()
     def run(lr: Tensor) -> Tensor:
@@ -49,15 +50,16 @@ def runner_for(
     return run
 
 
-def merger_for(model: SRModel, precision: torch.dtype = torch.float32, *, degraded: bool = False) -> Merge:
+def merger_for(model: SRModel, precision: torch.dtype = torch.float32) -> Merge:
     """`model.merge`, computed as `runner_for` computes, its answers float32. What was learned of clean pictures alone
-    takes too little for `degraded` ones, and the formula is used instead."""
-    merge = merge_by_formula if degraded and not model.merges_degraded else model.merge
+    takes too little for degraded ones, and the formula is used instead."""
+    quick = fused_on_cpu(model.eval(), precision)
 
     @torch.inference_mode()
     def merged(offer: Offer) -> tuple[Tensor, Tensor]:
+        learned = model.merges_degraded or not offer.quality.any()
         with computing(offer.lr.device, precision):
-            detail, trust = merge(offer)
+            detail, trust = (quick.merge if learned else merge_by_formula)(offer)
         return detail.float(), trust.float()
 
     return merged

@@ -3,7 +3,6 @@
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,8 +14,8 @@ from refsr_cli.inference.guided import GUIDED_BYTES, GUIDED_HALO, RefUse, Restor
 from refsr_cli.inference.memory import SMALLEST_TILE, bytes_per_pixel, default_memory, tile_side
 from refsr_cli.inference.passes import blended, plan_passes, shrink
 from refsr_cli.inference.referred import look, referred, turned, turned_back
-from refsr_cli.inference.results import Enlarged, Guidance, Using
-from refsr_cli.inference.runner import Runner, ensembled, merger_for, runner_for
+from refsr_cli.inference.results import Enlarged, Guidance, Using, finished
+from refsr_cli.inference.runner import Merge, Runner, ensembled, merger_for, runner_for
 from refsr_cli.inference.tiling import (
     CONSISTENT_HALO,
     RESIZE_HALO,
@@ -36,8 +35,6 @@ from refsr_cli.reference.transfer import Source
 from refsr_cli.restoration.consistency import KNOWN_HALO, KnownInput, known_input
 from refsr_cli.restoration.degradation import degraded_alike
 from refsr_cli.restoration.strength import NOTHING, Restoration, plan_restoration
-
-Result = TypeVar("Result")
 
 _WINDOW = 1024
 """Side in pixels of what a GPU looks at, at once, of a larger picture."""
@@ -91,6 +88,10 @@ class Upscaler:
         self._consistent = not (as_published or model.interpolates or model.needs_ref or model.restores)
 
     @cached_property
+    def _merge(self) -> Merge:
+        return merger_for(self.model, self.precision)
+
+    @cached_property
     def _pixel_bytes(self) -> float:
         projecting = PROJECTING_BYTES * self.model.scale**2 if self._consistent else 0.0
         return max(bytes_per_pixel(self.model), projecting)
@@ -117,8 +118,7 @@ class Upscaler:
         match, sources = yield from match_all(lr, chosen, self.model.scale, before.quality if before else CLEAN)
         if before:
             before = replace(before, alike=(yield from self._alike(pixels, match, sources, before)))
-        merge = merger_for(self.model, self.precision, degraded=before is not None)
-        run = guided(net, merge, self.model.scale, match, sources, before, project=self._consistent)
+        run = guided(net, self._merge, self.model.scale, match, sources, before, project=self._consistent)
         halo += GUIDED_HALO + self.model.merge_radius
         halo += (KNOWN_HALO if before else 0) + (CONSISTENT_HALO if self._consistent else 0)
         ((large, trust),) = yield from self._in_tiles(run, [pixels], scale, halo, self._pixel_bytes + GUIDED_BYTES)
@@ -338,13 +338,3 @@ class Upscaler:
         """`enlarge` by a whole factor (None: the net's scale), in one call."""
         scale = scale or self.scale
         return finished(self.enlarge(picture, picture.height * scale, picture.width * scale, refs)).picture
-
-
-def finished(steps: Generator[int, None, Result]) -> Result:
-    """What a generator gives in the end."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: Result = end.value
-            return result

@@ -80,6 +80,10 @@ class SRModel(nn.Module):
     foldable: ClassVar[bool] = False
     """Whether `forward` is `body_output` and then `expand`, which is affine, so that `expand` can be folded."""
 
+    dense_parts: ClassVar[tuple[str, ...]] = ()
+    """Names of the submodules, each called as (N, C, H, W) -> (N, D, H, W), whose convolutions can be fused with what
+    is around them: they hold dense convolutions, activations and sums, and do the same whatever the input."""
+
     def __init__(self, scale: int) -> None:
         super().__init__()
         self.scale = scale

@@ -35,6 +35,7 @@ class EDSR(SRModel):
 
     scales = (2, 3, 4, 8)
     foldable = True
+    dense_parts = ("head", "body")
 
     def __init__(self, config: EDSRConfig, scale: int) -> None:
         super().__init__(scale)

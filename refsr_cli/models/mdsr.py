@@ -27,6 +27,7 @@ class MDSR(SRModel):
     scales = (2, 3, 4)
     multi_scale = True
     foldable = True
+    dense_parts = ("head", "pre_process.0", "pre_process.1", "pre_process.2", "body")
 
     def __init__(self, config: MDSRConfig, scale: int) -> None:
         super().__init__(scale)

@@ -89,6 +89,7 @@ class RefNet(SRModel):
     scales = (CELL,)
     merges_refs = True
     foldable = True
+    dense_parts = ("trunk.head", "trunk.body", "merger.head", "merger.body")
 
     def __init__(self, config: RefNetConfig, scale: int) -> None:
         super().__init__(scale)

@@ -37,6 +37,7 @@ class Restorer(SRModel):
     restores = True
     multiple_of = _UNSHUFFLE
     scale_specific = ()
+    dense_parts = ("head", "body")
 
     def __init__(self, config: RestorerConfig, scale: int) -> None:
         super().__init__(scale)

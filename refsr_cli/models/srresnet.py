@@ -67,6 +67,7 @@ class SRResNet(SRModel):
 
     scales = (2, 3, 4, 8)
     scale_specific = ("upsample.",)
+    dense_parts = ("head", "body", "after")
 
     def __init__(self, config: SRResNetConfig, scale: int) -> None:
         super().__init__(scale)

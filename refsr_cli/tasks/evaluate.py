@@ -19,8 +19,8 @@ from refsr_cli.engine import Progress, columns, open_upscaler
 from refsr_cli.errors import BadSetting, Failed, RefsrError
 from refsr_cli.files import make_folder, write_table
 from refsr_cli.images import Picture, to_tensor, write_image
-from refsr_cli.inference.results import Using
-from refsr_cli.inference.upscaler import Upscaler, finished
+from refsr_cli.inference.results import Using, finished
+from refsr_cli.inference.upscaler import Upscaler
 from refsr_cli.metrics import Scores, protocol_named, score
 from refsr_cli.models import build
 from refsr_cli.plots import plot_gains

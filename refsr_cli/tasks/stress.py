@@ -16,8 +16,8 @@ from refsr_cli.engine import Progress, columns, open_upscaler
 from refsr_cli.errors import BadData, BadSetting, Failed, RefsrError
 from refsr_cli.files import make_folder, write_table
 from refsr_cli.images import to_tensor
-from refsr_cli.inference.results import Using
-from refsr_cli.inference.upscaler import Upscaler, finished
+from refsr_cli.inference.results import Using, finished
+from refsr_cli.inference.upscaler import Upscaler
 from refsr_cli.metrics import Protocol, protocol_named, score
 from refsr_cli.plots import plot_gains
 from refsr_cli.reference.bank import RefBank

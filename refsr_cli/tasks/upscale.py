@@ -14,8 +14,8 @@ from refsr_cli.errors import BadData, BadFile, BadImage, BadSetting, Failed, Ref
 from refsr_cli.files import make_room_for
 from refsr_cli.images import Picture, check_size, read_image, write_image
 from refsr_cli.inference.guided import RefUse
-from refsr_cli.inference.results import Enlarged, Using
-from refsr_cli.inference.upscaler import Result, Upscaler, finished
+from refsr_cli.inference.results import Enlarged, Result, Using, finished
+from refsr_cli.inference.upscaler import Upscaler
 from refsr_cli.reference.bank import RefBank
 from refsr_cli.restoration.strength import Restoration
 from refsr_cli.targets import Job, OpenedReference, RefSkipped, find_inputs, open_references, plan, references_for

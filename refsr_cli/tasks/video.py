@@ -15,8 +15,8 @@ from refsr_cli.engine import Progress, Skipped, open_upscaler
 from refsr_cli.errors import BadImage, BadSetting, Failed, RefsrError
 from refsr_cli.files import make_folder, write_atomically
 from refsr_cli.images import Picture
-from refsr_cli.inference.results import Using
-from refsr_cli.inference.upscaler import Upscaler, finished
+from refsr_cli.inference.results import Using, finished
+from refsr_cli.inference.upscaler import Upscaler
 from refsr_cli.models import fingerprint
 from refsr_cli.restoration.strength import NOTHING, Restoration
 from refsr_cli.video import (

@@ -23,8 +23,8 @@ from refsr_cli.data.photos import dihedral
 from refsr_cli.errors import BadData, RefsrError
 from refsr_cli.files import make_folder, write_atomically
 from refsr_cli.images import to_pixels, to_tensor
+from refsr_cli.inference.results import finished
 from refsr_cli.inference.runner import Runner, runner_for
-from refsr_cli.inference.upscaler import finished
 from refsr_cli.layers.resample import downscale
 from refsr_cli.models import SRModel
 from refsr_cli.reference.bank import RefBank, match_all, open_reference

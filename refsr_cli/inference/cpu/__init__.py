@@ -1,0 +1,1 @@
+"""What makes nets fast on a CPU."""
