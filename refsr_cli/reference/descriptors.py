@@ -17,7 +17,7 @@ CELL = 4
 """Pixels of a reference, a side, that are compared with one low-resolution pixel; positions move by quarters of it."""
 RADIUS = 3
 """Cells around the middle one, on each side."""
-_FLAT = 1e-3
+FLAT = 1e-3
 """Standard deviation below which surroundings count as flat: noise is not compared."""
 _PER_CELL = 2
 """Samples of a cell map for each cell, along each side."""
@@ -76,7 +76,7 @@ def _centred(values: Tensor) -> Tensor:
 
 def _length(values: Tensor) -> Tensor:
     """Of (n, 147), and what makes flat ones count as short: (n, 1)."""
-    flat: float = _FLAT * values.shape[1] ** 0.5
+    flat: float = FLAT * values.shape[1] ** 0.5
     length: Tensor = values.norm(dim=1, keepdim=True)
     return length + flat
 

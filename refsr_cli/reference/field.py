@@ -8,6 +8,7 @@ affine map, and what correlates better is kept: the extrapolated place of a neig
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +31,10 @@ _CHUNK = 2**15
 """Cells compared at once."""
 _KEPT = 2**19
 """Cells whose descriptors are kept, 300 MB of them; of larger pictures each is made again when it is compared."""
-_FIT_RADIUS = 3
+FIT_RADIUS = 3
+"""Cells on each side that an affine map is fitted to."""
+BETTER = 1e-4
+"""By how much a place must correlate better to be taken."""
 _SMOOTHING = (2, 4)
 """Radii of the neighbourhoods, in cells, whose places are smoothed where a picture was degraded."""
 _TONE_NOISE = 2 / 255
@@ -76,7 +80,10 @@ class Level:
         """(2,) pixels of the shrunk reference for each of its own."""
         self.unit = float(2**level)
         self.window = neighbours(RADIUS, device)
-        self._kept = describe(small) if self.height * self.width <= _KEPT else None
+
+    @cached_property
+    def _kept(self) -> Tensor | None:
+        return describe(self.lr) if self.height * self.width <= _KEPT else None
 
     def descriptors(self, part: slice) -> Tensor:
         """Of some cells, counted row by row: (n, 147)."""
@@ -126,19 +133,93 @@ class Level:
         columns = (torch.arange(self.width, device=self.step.device) + 0.5) * self.step[1]
         return torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
 
+    def try_places(self, field: Field, pos: Tensor, affine: Tensor, margin: float = BETTER) -> Field:
+        return field.better(Field(pos, affine, self.compare(pos, affine)), margin)
+
+    def propagate(self, field: Field, distances: tuple[int, ...]) -> Field:
+        """Tries what the neighbours at these distances would say, continued to here."""
+        rows = torch.arange(self.height, device=field.pos.device)
+        columns = torch.arange(self.width, device=field.pos.device)
+        for distance in distances:
+            for down, right in ((0, distance), (0, -distance), (distance, 0), (-distance, 0)):
+                from_row = (rows - down).clamp(0, self.height - 1)
+                from_column = (columns - right).clamp(0, self.width - 1)
+                affine = field.affine[:, :, from_row][..., from_column]
+                way = torch.stack(
+                    torch.meshgrid(
+                        (rows - from_row) * self.step[0], (columns - from_column) * self.step[1], indexing="ij"
+                    )
+                )
+                pos = field.pos[:, from_row][..., from_column] + _through(affine, way)
+                field = self.try_places(field, pos, affine)
+        return field
+
+    def search(self, field: Field, distance: float) -> Field:
+        """Tries the eight places around, `distance` pixels of the level away."""
+        for down in (-distance, 0.0, distance):
+            for right in (-distance, 0.0, distance):
+                if down or right:
+                    step = torch.tensor([down, right], device=field.pos.device).view(2, 1, 1) * self.unit
+                    field = self.try_places(field, field.pos + step, field.affine)
+        return field
+
+    def perturb(self, field: Field, generator: torch.Generator, shift: float, bend: float) -> Field:
+        """Tries four random changes of place (`shift` pixels of the level) and affine map."""
+        shape, device = field.score.shape, field.pos.device
+        for _ in range(4):
+            step = torch.randn(2, *shape, generator=generator).to(device) * shift * self.unit
+            change = torch.randn(2, 2, *shape, generator=generator).to(device) * bend
+            field = self.try_places(field, field.pos + step, field.affine + change)
+        return field
+
+    def fit(self, field: Field, margin: float, radius: int = FIT_RADIUS) -> Field:
+        """Tries the affine map that fits the neighbours' places best, those that disagree counting little."""
+        known = F.pad(field.score.clamp(0, 1)[None] ** 4, (radius,) * 4)  # nothing is known outside
+        places = F.pad(field.pos, (radius,) * 4, mode="replicate")
+        around = torch.cat([places, known])
+        bands = [self._fit_rows(field, around, rows, radius) for rows in self._bands()]
+        pos, affine = (torch.cat(parts, -2) for parts in zip(*bands, strict=True))
+        return self.try_places(field, pos, affine, margin)
+
+    def _bands(self) -> Iterator[slice]:
+        rows = max(1, _CHUNK // self.width)
+        return (slice(start, min(start + rows, self.height)) for start in range(0, self.height, rows))
+
+    def _fit_rows(self, field: Field, around: Tensor, rows: slice, radius: int) -> tuple[Tensor, Tensor]:
+        """Robust local least squares for these rows: places (2, r, w) and affine maps (2, 2, r, w). `around` holds
+        place and weight (3, h + 2*radius, w + 2*radius) of every cell and of what lies beyond the border."""
+        offset = neighbours(radius, field.pos.device)
+        band = around[None, :, rows.start : rows.stop + 2 * radius]
+        seen = F.unfold(band, 2 * radius + 1).view(3, -1, rows.stop - rows.start, self.width)
+        places, known = seen[:2], seen[2]
+        basis = torch.cat([torch.ones_like(offset[:1]), offset])
+        ridge = torch.diag(torch.tensor([0.3, 8.0, 8.0], device=offset.device))
+        pos, affine = field.pos[:, rows], field.affine[:, :, rows]
+        for tolerance in (3.0, 2.0, 1.0):
+            predicted = pos[:, None] + torch.einsum("abhw,bk->akhw", affine, offset * self.step[:, None])
+            error = places - predicted
+            distance = error.square().sum(0) / (tolerance * self.unit) ** 2
+            weight = known / (1 + distance) ** 2
+            normal = torch.einsum("ik,khw,jk->hwij", basis, weight, basis) + ridge
+            right = torch.einsum("ik,khw,akhw->hwia", basis, weight, error)
+            change = torch.linalg.solve(normal, right)
+            pos = pos + change[..., 0, :].permute(2, 0, 1)
+            affine = affine + (change[..., 1:, :] / self.step[:, None]).permute(3, 2, 0, 1)
+        return pos, affine
+
 
 def refine(level: Level, field: Field, generator: torch.Generator, *, thorough: bool) -> Field:
     """The field after rounds of trying; `thorough` for one that starts from whole cells."""
     if thorough:
-        field = _search(level, field, 1.0)
-        field = _fit(level, field, margin=-0.01)
+        field = level.search(field, 1.0)
+        field = level.fit(field, margin=-0.01)
         for distances in ((1, 2, 1), (1, 4, 1), (1, 8, 2)):
-            field = _fit(level, _propagate(level, field, distances), margin=-2.0)
+            field = level.fit(level.propagate(field, distances), margin=-2.0)
     for distances, step in (((1, 2, 1), 0.5), ((1, 4, 1), 0.25)):
-        field = _propagate(level, _perturb(level, field, generator, 0.5, 0.03), distances)
-        field = _fit(level, _search(level, field, step), margin=-0.01)
-    field = _propagate(level, _perturb(level, field, generator, 0.25, 0.02), (1, 2, 1))
-    return _search(level, field, 0.12)
+        field = level.propagate(level.perturb(field, generator, 0.5, 0.03), distances)
+        field = level.fit(level.search(field, step), margin=-0.01)
+    field = level.propagate(level.perturb(field, generator, 0.25, 0.02), (1, 2, 1))
+    return level.search(field, 0.12)
 
 
 def smoothed(level: Level, field: Field, allowance: float) -> Field:
@@ -153,7 +234,7 @@ def smoothed(level: Level, field: Field, allowance: float) -> Field:
     for radius in _SMOOTHING:
         smooth = field
         for _ in range(2):
-            smooth = _fit(level, smooth, -torch.inf, radius)
+            smooth = level.fit(smooth, -torch.inf, radius)
         unexplained = contrast * (free.score.square() - smooth.score * smooth.score.abs())
         field = field.where(local_mean(unexplained, side)[0, 0] >= allowance, smooth)
     return Field(field.pos, field.affine, free.score)
@@ -175,84 +256,3 @@ def carried(coarse: Field, coarse_level: Level, level: Level) -> Field:
 def _through(affine: Tensor, way: Tensor) -> Tensor:
     """Steps (2, h, w) as the maps (2, 2, h, w) show them: (2, h, w)."""
     return torch.addcmul(affine[:, 0] * way[0], affine[:, 1], way[1])
-
-
-def _try(level: Level, field: Field, pos: Tensor, affine: Tensor, margin: float = 1e-4) -> Field:
-    return field.better(Field(pos, affine, level.compare(pos, affine)), margin)
-
-
-def _propagate(level: Level, field: Field, distances: tuple[int, ...]) -> Field:
-    """Tries what the neighbours at these distances would say, continued to here."""
-    rows = torch.arange(level.height, device=field.pos.device)
-    columns = torch.arange(level.width, device=field.pos.device)
-    for distance in distances:
-        for down, right in ((0, distance), (0, -distance), (distance, 0), (-distance, 0)):
-            from_row = (rows - down).clamp(0, level.height - 1)
-            from_column = (columns - right).clamp(0, level.width - 1)
-            affine = field.affine[:, :, from_row][..., from_column]
-            way = torch.stack(
-                torch.meshgrid(
-                    (rows - from_row) * level.step[0], (columns - from_column) * level.step[1], indexing="ij"
-                )
-            )
-            pos = field.pos[:, from_row][..., from_column] + _through(affine, way)
-            field = _try(level, field, pos, affine)
-    return field
-
-
-def _search(level: Level, field: Field, distance: float) -> Field:
-    """Tries the eight places around, `distance` pixels of the level away."""
-    for down in (-distance, 0.0, distance):
-        for right in (-distance, 0.0, distance):
-            if down or right:
-                step = torch.tensor([down, right], device=field.pos.device).view(2, 1, 1) * level.unit
-                field = _try(level, field, field.pos + step, field.affine)
-    return field
-
-
-def _perturb(level: Level, field: Field, generator: torch.Generator, shift: float, bend: float) -> Field:
-    """Tries four random changes of place (`shift` pixels of the level) and affine map."""
-    shape, device = field.score.shape, field.pos.device
-    for _ in range(4):
-        step = torch.randn(2, *shape, generator=generator).to(device) * shift * level.unit
-        change = torch.randn(2, 2, *shape, generator=generator).to(device) * bend
-        field = _try(level, field, field.pos + step, field.affine + change)
-    return field
-
-
-def _fit(level: Level, field: Field, margin: float, radius: int = _FIT_RADIUS) -> Field:
-    """Tries the affine map that fits the neighbours' places best, those that disagree counting little."""
-    known = F.pad(field.score.clamp(0, 1)[None] ** 4, (radius,) * 4)  # nothing is known outside
-    places = F.pad(field.pos, (radius,) * 4, mode="replicate")
-    around = torch.cat([places, known])
-    bands = [_fit_rows(level, field, around, rows, radius) for rows in _bands(level)]
-    pos, affine = (torch.cat(parts, -2) for parts in zip(*bands, strict=True))
-    return _try(level, field, pos, affine, margin)
-
-
-def _bands(level: Level) -> Iterator[slice]:
-    rows = max(1, _CHUNK // level.width)
-    return (slice(start, min(start + rows, level.height)) for start in range(0, level.height, rows))
-
-
-def _fit_rows(level: Level, field: Field, around: Tensor, rows: slice, radius: int) -> tuple[Tensor, Tensor]:
-    """Robust local least squares for these rows: places (2, r, w) and affine maps (2, 2, r, w). `around` holds place
-    and weight (3, h + 2*radius, w + 2*radius) of every cell and of what lies beyond the border."""
-    offset = neighbours(radius, field.pos.device)
-    band = around[None, :, rows.start : rows.stop + 2 * radius]
-    seen = F.unfold(band, 2 * radius + 1).view(3, -1, rows.stop - rows.start, level.width)
-    places, known = seen[:2], seen[2]
-    basis = torch.cat([torch.ones_like(offset[:1]), offset])
-    ridge = torch.diag(torch.tensor([0.3, 8.0, 8.0], device=offset.device))
-    pos, affine = field.pos[:, rows], field.affine[:, :, rows]
-    for tolerance in (3.0, 2.0, 1.0):
-        predicted = pos[:, None] + torch.einsum("abhw,bk->akhw", affine, offset * level.step[:, None])
-        error = places - predicted
-        distance = error.square().sum(0) / (tolerance * level.unit) ** 2
-        weight = known / (1 + distance) ** 2
-        normal = torch.einsum("ik,khw,jk->hwij", basis, weight, basis) + ridge
-        right = torch.einsum("ik,khw,akhw->hwia", basis, weight, error)
-        change = torch.linalg.solve(normal, right)
-        pos = pos + change[..., 0, :].permute(2, 0, 1)
-        affine = affine + (change[..., 1:, :] / level.step[:, None]).permute(3, 2, 0, 1)
-    return pos, affine

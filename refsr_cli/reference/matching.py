@@ -13,6 +13,7 @@ from refsr_cli.layers.colour import LUMA
 from refsr_cli.layers.products import products
 from refsr_cli.layers.ramp import ramp
 from refsr_cli.layers.resample import resize
+from refsr_cli.reference.compiled_level import open_level
 from refsr_cli.reference.descriptors import (
     CELL,
     MAP_STEP,
@@ -62,12 +63,12 @@ def match_reference(lr: Tensor, reference: Tensor, ref_id: int = 0, quality: Qua
     height, width = reference.shape[-2:]
     worked = resize(reference[None], max(1, round(height * scale)), max(1, round(width * scale)))[0]
     start = _first_level(lr, worked)
-    level = Level(lr, worked, start)
+    level = open_level(lr, worked, start)
     field = _look_everywhere(level, turns)
     generator = torch.Generator().manual_seed(0)
     field = refine(level, field, generator, thorough=True)
     for number in range(start - 1, -1, -1):
-        coarse, level = level, Level(lr, worked, number)
+        coarse, level = level, open_level(lr, worked, number)
         field = refine(level, carried(field, coarse, level), generator, thorough=False)
     allowance = jpeg * _JPEG_ERROR + noise * _NOISE_ERROR
     if allowance:

@@ -16,7 +16,9 @@ from refsr_cli.reference.descriptors import CELL
 from refsr_cli.reference.match import Match
 
 VOTES_RADIUS = 2
-"""Cells around a pixel, on each side, whose matches are asked."""
+"""Cells around a pixel, on each side, among which are those whose matches are read."""
+_VOTERS = tuple((down, right) for down in (-2, 0, 2) for right in (-2, 0, 2))
+"""Those cells: all 25 gain 0.01 dB more in 2.8 times the time, the inner nine 0.15 dB less."""
 _BLOCK, _REACH = 2048, 4
 """Side of the parts in which a reference is read, and the pixels around one that interpolation may need."""
 _ALIASING = 1.3
@@ -62,16 +64,14 @@ def warp(match: Match, references: Sequence[Source], scale: int = CELL) -> Shown
     height, width = match.score.shape
     total = torch.zeros(1, 3, scale * height, scale * width, device=match.pos.device)
     detail_total, detail_squares = torch.zeros_like(total), torch.zeros_like(total)
-    votes, own = 0, total
-    for down in range(-VOTES_RADIUS, VOTES_RADIUS + 1):
-        for right in range(-VOTES_RADIUS, VOTES_RADIUS + 1):
-            vote = _vote(match, references, scale, down, right)
-            detail = vote - local_mean(vote, scale // 2 * 2 + 1)  # only what is finer than a cell counts
-            total += vote
-            own = vote if down == right == 0 else own
-            detail_total += detail
-            detail_squares += detail.square()
-            votes += 1
+    own, votes = total, len(_VOTERS)
+    for down, right in _VOTERS:
+        vote = _vote(match, references, scale, down, right)
+        detail = vote - local_mean(vote, scale // 2 * 2 + 1)  # only what is finer than a cell counts
+        total += vote
+        own = vote if down == right == 0 else own
+        detail_total += detail
+        detail_squares += detail.square()
     variance = (detail_squares / votes - (detail_total / votes).square()).clamp(min=0).mean(1, keepdim=True)
     return Shown(total / votes, own, variance, match.score[None, None])
 
