@@ -245,6 +245,17 @@ def test_starting_from_what_fits(photos, small_val, tmp_path):
         settings(photos, small_val, tmp_path / "fourth", init_partly=True)
 
 
+def test_only_the_weights_of_that_name_are_trained(photos, small_val, tmp_path):
+    list(train(settings(photos, small_val, tmp_path / "first", steps=2)))
+    start = tmp_path / "first/model.safetensors"
+    list(train(settings(photos, small_val, tmp_path / "second", init_from=str(start), only="tail", steps=3, ema=0.0)))
+    before, after = (load_weights(its).model.state_dict() for its in (start, tmp_path / "second/model.safetensors"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(name.startswith("tail.") for name in changed)
+    with pytest.raises(BadSetting, match=r"begins with 'tale'; there are \['body', .*'tail'\]"):
+        list(train(settings(photos, small_val, tmp_path / "third", only="tale")))
+
+
 def test_what_is_refused(photos, small_val, tmp_path):
     out = tmp_path / "run"
     with pytest.raises(BadSetting, match="nothing to train"):

@@ -102,6 +102,10 @@ def train(
     init_partly: Annotated[
         bool, typer.Option("--init-partly", help="Start from any net, as far as its weights fit.")
     ] = TrainConfig.init_partly,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Train only the weights whose names begin so, such as tail; keep the rest."),
+    ] = TrainConfig.only,
     steps: Annotated[int, typer.Option(help="Optimiser steps in all.")] = TrainConfig.steps,
     batch: Annotated[int, typer.Option(help="Crops a step.")] = TrainConfig.batch,
     patch: Annotated[int, typer.Option(help="Side of a crop in low-resolution pixels.")] = TrainConfig.patch,

@@ -101,6 +101,8 @@ class TrainConfig:
     """Weights to start from: file, manifest id, or hub repository."""
     init_partly: bool = False
     """Whether the weights of any net are taken as far as they fit."""
+    only: str | None = None
+    """How the names of the weights begin that are trained; the others stay as they are."""
     seed: int = 0
     device: str = "auto"
     precision: Precision = "auto"

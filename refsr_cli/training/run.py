@@ -94,6 +94,13 @@ class Run:
                 raise BadSetting(f"--stage {config.stage} is for nets that match by learned features; leave it out")
             model.requires_grad_(False)
             matcher.requires_grad_(True)
+        if config.only is not None:
+            kept = [weight for name, weight in model.named_parameters() if not name.startswith(config.only)]
+            for weight in kept:
+                weight.requires_grad_(False)
+            if not any(weight.requires_grad for weight in model.parameters()):
+                names = sorted({name.split(".")[0] for name, _ in model.named_parameters()})
+                raise BadSetting(f"no weight that could be trained begins with '{config.only}'; there are {names}")
         start = config.init_from or MODELS[config.model].start
         if start and not begun:
             source = load_model(None, None, start).model
