@@ -33,7 +33,7 @@ _KERNEL = torch.kron(_ALONG_KERNEL, _ALONG_KERNEL)
 """From three numbers along one side of a kernel to six, and from nine along both to 36."""
 _AT_ONCE = 1024
 """Tiles, about: fewer keep no processor busy, more leave every cache."""
-_WIDE, _MUCH = 128, 2**24
+WIDE, _MUCH = 128, 2**24
 """Channels on both sides, and tiles times the square of those, from which it is the faster way on a CPU."""
 
 
@@ -139,7 +139,7 @@ def _gains(x: Tensor, weight: Tensor) -> bool:
     tiles = x.shape[0] * (x.shape[-2] // _OUT) * (x.shape[-1] // _OUT)
     return (
         kernel == [3, 3]
-        and min(features, channels) >= _WIDE
+        and min(features, channels) >= WIDE
         and tiles * min(features, channels) ** 2 >= _MUCH
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from refsr_cli.reference.descriptors import FLAT, MAP_STEP, RADIUS
-from refsr_cli.reference.field import BETTER, FIT_RADIUS, Field, Level
+from refsr_cli.reference.field import BETTER, FIT_RADIUS, Field, Level, beside, steps_around
 
 _PARTS = 8
 """Parts for each thread, as some take longer than others."""
@@ -68,7 +68,7 @@ class CompiledLevel(Level):
         places, score = self._held(field)
         new_places, new_score = np.empty_like(places), np.empty_like(score)
         for distance in distances:
-            for down, right in ((0, distance), (0, -distance), (distance, 0), (-distance, 0)):
+            for down, right in beside(distance):
                 changed = places, score, new_places, new_score
                 self._run(self._kernels.propagate, *changed, down, right, np.float32(BETTER))
                 places, score, new_places, new_score = new_places, new_score, places, score
@@ -76,9 +76,7 @@ class CompiledLevel(Level):
 
     def search(self, field: Field, distance: float) -> Field:
         places, score = self._held(field)
-        ways = (-distance, 0.0, distance)
-        steps = torch.tensor([(down, right) for down in ways for right in ways if down or right])
-        steps = steps * self.unit * self._samples
+        steps = torch.tensor(steps_around(distance)) * self.unit * self._samples
         self._run(self._kernels.search, places, score, steps.numpy(), np.float32(BETTER))
         return self._field(places, score)
 

@@ -141,7 +141,7 @@ class Level:
         rows = torch.arange(self.height, device=field.pos.device)
         columns = torch.arange(self.width, device=field.pos.device)
         for distance in distances:
-            for down, right in ((0, distance), (0, -distance), (distance, 0), (-distance, 0)):
+            for down, right in beside(distance):
                 from_row = (rows - down).clamp(0, self.height - 1)
                 from_column = (columns - right).clamp(0, self.width - 1)
                 affine = field.affine[:, :, from_row][..., from_column]
@@ -156,11 +156,9 @@ class Level:
 
     def search(self, field: Field, distance: float) -> Field:
         """Tries the eight places around, `distance` pixels of the level away."""
-        for down in (-distance, 0.0, distance):
-            for right in (-distance, 0.0, distance):
-                if down or right:
-                    step = torch.tensor([down, right], device=field.pos.device).view(2, 1, 1) * self.unit
-                    field = self.try_places(field, field.pos + step, field.affine)
+        for way in steps_around(distance):
+            step = torch.tensor(way, device=field.pos.device).view(2, 1, 1) * self.unit
+            field = self.try_places(field, field.pos + step, field.affine)
         return field
 
     def perturb(self, field: Field, generator: torch.Generator, shift: float, bend: float) -> Field:
@@ -206,6 +204,17 @@ class Level:
             pos = pos + change[..., 0, :].permute(2, 0, 1)
             affine = affine + (change[..., 1:, :] / self.step[:, None]).permute(3, 2, 0, 1)
         return pos, affine
+
+
+def beside(distance: int) -> tuple[tuple[int, int], ...]:
+    """How far down and right a cell is from the four neighbours at a distance."""
+    return (0, distance), (0, -distance), (distance, 0), (-distance, 0)
+
+
+def steps_around(distance: float) -> list[tuple[float, float]]:
+    """The eight steps, down and right, to the places around."""
+    ways = (-distance, 0.0, distance)
+    return [(down, right) for down in ways for right in ways if down or right]
 
 
 def refine(level: Level, field: Field, generator: torch.Generator, *, thorough: bool) -> Field:

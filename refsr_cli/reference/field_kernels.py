@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from refsr_cli.reference.descriptors import RADIUS
+
 Array = Any
-_WINDOW = 49
+_WINDOW, _MORE = (2 * RADIUS + 1) ** 2, 2 * RADIUS
+"""Cells compared, and by how many the continued picture is wider."""
 _ONE, _ZERO = np.float32(1), np.float32(0)
 
 
@@ -46,7 +49,7 @@ def prepare(pair: Pair, first: int, last: int) -> None:
     """Fills in `own` of the cells `first` <= number < `last`."""
     middle = pair.around[_WINDOW // 2]
     for cell in range(first, last):
-        begin = cell // pair.width * (pair.width + 6) + cell % pair.width
+        begin = cell // pair.width * (pair.width + _MORE) + cell % pair.width
         red, green, blue = (
             pair.own_red[begin + middle],
             pair.own_green[begin + middle],
@@ -87,7 +90,7 @@ def _correlation(
     left = min(np.int32(min(max(column, _ZERO), last_column)), left_most)
     # less the middle ones, so that small contrasts are not the difference of large sums
     red, green, blue = pair.red[top * wide + left], pair.green[top * wide + left], pair.blue[top * wide + left]
-    begin = cell // pair.width * (pair.width + 6) + cell % pair.width
+    begin = cell // pair.width * (pair.width + _MORE) + cell % pair.width
     middle = begin + pair.around[_WINDOW // 2]
     own_red, own_green, own_blue = pair.own_red[middle], pair.own_green[middle], pair.own_blue[middle]
     sum0, sum1, sum2, squares, products = _ZERO, _ZERO, _ZERO, _ZERO, _ZERO

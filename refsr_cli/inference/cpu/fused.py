@@ -16,11 +16,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from refsr_cli.layers.winograd import WIDE
 from refsr_cli.models import SRModel
 
 Module = TypeVar("Module", bound=nn.Module)
-_WINOGRAD = 128
-"""Channels on both sides from which convolutions in fp32 are faster by themselves, by Winograd's algorithm."""
 _PRECISIONS = torch.float32, torch.bfloat16
 _ACTIVATIONS = {nn.ReLU: "relu", nn.SiLU: "swish", nn.PReLU: "leaky_relu"}
 """What oneDNN calls them."""
@@ -108,8 +107,8 @@ def _fused(part: nn.Module, precision: torch.dtype) -> nn.Module:
         layer = layers.get(str(node.target)) if node.op == "call_module" else None
         if not isinstance(layer, nn.Conv2d) or layer.groups > 1:
             continue
-        if precision == torch.float32 and min(layer.in_channels, layer.out_channels) >= _WINOGRAD:
-            continue
+        if precision == torch.float32 and min(layer.in_channels, layer.out_channels) >= WIDE:
+            continue  # faster by Winograd's algorithm
         last: fx.Node = node
         if isinstance(after := _only_layer_after(last, layers), nn.BatchNorm2d):
             layer, last = fuse_conv_bn_eval(layer, after), next(iter(last.users))
