@@ -11,8 +11,9 @@ from torch import Tensor
 from refsr_cli.images import read_image, to_tensor
 from refsr_cli.packaged import packaged
 from refsr_cli.reference import compiled_level
-from refsr_cli.reference.compiled_level import CompiledLevel, field_kernels, open_level
+from refsr_cli.reference.compiled_level import CompiledLevel, open_level
 from refsr_cli.reference.field import Field, Level, refine
+from refsr_cli.reference.kernels import kernels
 
 FLOWERPOT = packaged("examples/images") / "flowerpot"
 
@@ -26,9 +27,9 @@ def pictures() -> tuple[Tensor, Tensor]:
 
 
 def both(lr: Tensor, reference: Tensor, number: int = 0) -> tuple[Level, Level]:
-    kernels = field_kernels()
-    assert kernels is not None
-    return Level(lr, reference, number), CompiledLevel(lr, reference, number, kernels)
+    compiled = kernels("field_kernels")
+    assert compiled is not None
+    return Level(lr, reference, number), CompiledLevel(lr, reference, number, compiled)
 
 
 def places(level: Level, reference: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -79,6 +80,14 @@ def test_pictures_of_any_size_are_compared(height, width, tall, wide, seed):
     slow, quick = both(lr, reference)
     pos, affine = places(slow, reference, seed)
     torch.testing.assert_close(quick.compare(pos, affine), slow.compare(pos, affine), rtol=0, atol=5e-4)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_tones_are_those_of_the_definition(number):
+    slow, quick = both(*pictures(), number)
+    pos, affine = places(slow, pictures()[1])
+    field = Field(pos, affine, torch.zeros(slow.height, slow.width))
+    torch.testing.assert_close(quick.tone(field), slow.tone(field), rtol=0, atol=1e-4)
 
 
 def test_flat_surroundings_do_not_correlate():
@@ -137,7 +146,7 @@ def test_the_number_of_threads_makes_no_difference():
 
 
 def test_without_a_compiler_tensors_do_it(monkeypatch):
-    monkeypatch.setattr(compiled_level, "field_kernels", lambda: None)
+    monkeypatch.setattr(compiled_level, "kernels", lambda name: None)
     assert type(open_level(*pictures(), 0)) is Level
 
 

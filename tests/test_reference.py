@@ -20,10 +20,11 @@ from refsr_cli.layers.resample import downscale, resize
 from refsr_cli.metrics import PROTOCOLS, score
 from refsr_cli.packaged import packaged
 from refsr_cli.reference.bank import MOST_REFERENCES, RefBank, open_reference
+from refsr_cli.reference.compiled_warp import warp
 from refsr_cli.reference.descriptors import cell_map, describe, describe_map, describe_turned, sample_cells
 from refsr_cli.reference.match import Match
 from refsr_cli.reference.matching import exhaustive, match_reference, survey
-from refsr_cli.reference.transfer import Source, sample, warp
+from refsr_cli.reference.transfer import Source, sample
 from refsr_cli.weights.store import load_model
 
 IMAGES = packaged("examples/images")

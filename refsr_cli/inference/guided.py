@@ -12,16 +12,17 @@ from refsr_cli.inference.runner import Merge, Runner
 from refsr_cli.inference.tiling import Part, TileRunner
 from refsr_cli.layers.backprojection import Residual, back_project, difference_from
 from refsr_cli.reference.bank import Reference
+from refsr_cli.reference.compiled_warp import warp
 from refsr_cli.reference.match import Match
 from refsr_cli.reference.offer import Quality, offered
-from refsr_cli.reference.transfer import VOTES_RADIUS, Source, warp
+from refsr_cli.reference.transfer import VOTES_RADIUS, Source
 from refsr_cli.reference.trust import TRUST_RADIUS, add_detail
 from refsr_cli.restoration.consistency import KnownInput
 
 GUIDED_HALO = VOTES_RADIUS + TRUST_RADIUS
 """Low-resolution pixels that guidance sees beyond what the net itself sees."""
-GUIDED_BYTES = 6000.0
-"""Bytes for each low-resolution pixel that guidance takes besides the net: votes, their places, two results."""
+GUIDED_BYTES = 2000.0
+"""Bytes for each low-resolution pixel that guidance takes besides the net: what is offered, and what merging makes."""
 _UNSEEN = 1 / 255
 """Largest change in the place of a low-resolution pixel up to which a reference was not used there, whatever its trust:
 a clear sky is as sure as it is empty."""
@@ -92,6 +93,7 @@ def guided(
             alike = to_tensor(restored.alike[tile.top : tile.bottom, tile.left : tile.right]).to(lr.device)
             offer = offered(run, lr, shown, [restored.quality], alike)
             residual = restored.known.part(*tile.corners, lr.device)
+        del shown  # a part of it is in the offer
         sr, trust = add_detail(offer, *merge(offer), residual)
         base = offer.base
         if project:

@@ -1,6 +1,7 @@
 """RefNet: our own compact reference net. A finished single-image net, and a small one that has learned how far to
 believe what references offer, and how to mend it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -59,25 +60,32 @@ class Merger(nn.Module):
     def forward(self, offer: Offer, likely: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, 4*h, 4*w) to be added to the detail, (N, 1, 4*h, 4*w) to the logit of the trust. `likely` is the
         evidence for the offer."""
-        large = torch.cat(
-            [
-                _DETAIL * offer.detail,
-                _DETAIL * offer.own,
-                _DETAIL * (offer.base - upscale(offer.lr, CELL)),
-                _DETAIL * offer.variance.sqrt(),
-                likely,
-            ],
-            1,
-        )
-        small = [
-            F.pixel_unshuffle(large, CELL),
-            offer.lr - local_mean(offer.lr, 9),
-            _DETAIL * offer.misfit,
-            offer.score,
-            *([offer.quality] if self.conditioned else []),
-        ]
-        changed = F.pixel_shuffle(self.tail(self.body(self.head(torch.cat(small, 1)))), CELL).to(offer.detail.dtype)
+        changed = self.tail(self.body(self.head(self._inputs(offer, likely))))
+        changed = F.pixel_shuffle(changed, CELL).to(offer.detail.dtype)
         return changed[:, :3] / _DETAIL, changed[:, 3:]
+
+    def _inputs(self, offer: Offer, likely: Tensor) -> Tensor:
+        """(N, channels, h, w), put together part by part, since each takes as much memory as the result."""
+        number, _, height, width = offer.lr.shape
+        shape = number, self.channels + (_QUALITY if self.conditioned else 0), height, width
+        inputs = torch.empty(shape, device=offer.lr.device, memory_format=torch.channels_last)
+        filled = 0
+        for part in self._parts(offer, likely):
+            inputs[:, filled : filled + part.shape[1]] = part
+            filled += part.shape[1]
+        return inputs
+
+    def _parts(self, offer: Offer, likely: Tensor) -> Iterator[Tensor]:
+        yield F.pixel_unshuffle(offer.detail, CELL) * _DETAIL
+        yield F.pixel_unshuffle(offer.own, CELL) * _DETAIL
+        yield F.pixel_unshuffle(offer.base - upscale(offer.lr, CELL), CELL) * _DETAIL
+        yield F.pixel_unshuffle(offer.variance, CELL).sqrt() * _DETAIL
+        yield F.pixel_unshuffle(likely, CELL)
+        yield offer.lr - local_mean(offer.lr, 9)
+        yield offer.misfit * _DETAIL
+        yield offer.score
+        if self.conditioned:
+            yield offer.quality
 
 
 class RefNet(SRModel):

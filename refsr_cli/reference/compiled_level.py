@@ -1,9 +1,7 @@
 """A level whose places are tried by compiled code, on a CPU: equal but for rounding, and several times as fast."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from importlib import import_module
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -13,40 +11,38 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from refsr_cli.reference.descriptors import FLAT, MAP_STEP, RADIUS
-from refsr_cli.reference.field import BETTER, FIT_RADIUS, Field, Level, beside, steps_around
-
-_PARTS = 8
-"""Parts for each thread, as some take longer than others."""
+from refsr_cli.reference.field import (
+    BETTER,
+    FIT_RADIUS,
+    LEAST_CONTRAST,
+    MOST_CONTRAST,
+    TONE_NOISE,
+    Field,
+    Level,
+    beside,
+    steps_around,
+)
+from refsr_cli.reference.kernels import kernels, share
 
 
 def open_level(lr: Tensor, reference: Tensor, level: int) -> Level:
     """The `Level` of a picture (3, h, w) and a reference (3, H, W), both float in [0, 1]."""
-    kernels = field_kernels() if lr.device.type == "cpu" else None
-    return Level(lr, reference, level) if kernels is None else CompiledLevel(lr, reference, level, kernels)
-
-
-@cache
-def field_kernels() -> ModuleType | None:
-    """What is compiled; None where it cannot be. Importing it takes half a second, which only those with references
-    pay."""
-    try:
-        return import_module("refsr_cli.reference.field_kernels")
-    except (ImportError, RuntimeError):  # the latter where there is no folder to keep what was compiled
-        return None
+    compiled = kernels("field_kernels") if lr.device.type == "cpu" else None
+    return Level(lr, reference, level) if compiled is None else CompiledLevel(lr, reference, level, compiled)
 
 
 class CompiledLevel(Level):
     """Places are handed to compiled code as (6, n): row and column in samples of the cell map, and by how much each
     moves from one cell to the next, down and right."""
 
-    def __init__(self, lr: Tensor, reference: Tensor, level: int, kernels: ModuleType) -> None:
+    def __init__(self, lr: Tensor, reference: Tensor, level: int, compiled: ModuleType) -> None:
         super().__init__(lr, reference, level)
-        self._kernels = kernels
+        self._kernels = compiled
         padded = F.pad(self.lr[None], (RADIUS,) * 4, mode="replicate")[0]
         down, right = (np.ascontiguousarray(its) for its in self.window.numpy())
         self._samples = self.ratio / MAP_STEP
         """(2,) samples of the cell map for each pixel of the reference."""
-        self._pair = kernels.Pair(
+        self._pair = compiled.Pair(
             *_planes(self.cells),
             *self.cells.shape[1:],
             *_planes(padded),
@@ -57,7 +53,7 @@ class CompiledLevel(Level):
             own=np.empty((self.height * self.width, 4), np.float32),
             flat=np.float32(FLAT * (3 * len(down)) ** 0.5),
         )
-        self._run(kernels.prepare)
+        self._run(compiled.prepare)
 
     def compare(self, pos: Tensor, affine: Tensor) -> Tensor:
         score = np.empty(self.height * self.width, np.float32)
@@ -80,6 +76,14 @@ class CompiledLevel(Level):
         self._run(self._kernels.search, places, score, steps.numpy(), np.float32(BETTER))
         return self._field(places, score)
 
+    def perturb(self, field: Field, generator: torch.Generator, shift: float, bend: float) -> Field:
+        places, score = self._held(field)
+        for step, change in self.changes(generator, shift, bend):
+            others = self._places(step, change)
+            others += places
+            self._run(self._kernels.attempt, places, score, others, np.float32(BETTER))
+        return self._field(places, score)
+
     def fit(self, field: Field, margin: float, radius: int = FIT_RADIUS) -> Field:
         places, score = self._held(field)
         new_places, new_score = np.empty_like(places), np.empty_like(score)
@@ -87,6 +91,13 @@ class CompiledLevel(Level):
         changed = places, score, new_places, new_score
         self._run(self._kernels.fit, *changed, radius, per_sample, np.float32(margin))
         return self._field(new_places, new_score)
+
+    def tone(self, field: Field) -> Tensor:
+        tones = np.empty((4, self.height * self.width), np.float32)
+        known = TONE_NOISE**2 * 3 * self.window.shape[1]
+        numbers = (np.float32(number) for number in (known, LEAST_CONTRAST, MOST_CONTRAST))
+        self._run(self._kernels.tone, self._places(field.pos, field.affine), *numbers, tones)
+        return torch.from_numpy(tones).view(4, self.height, self.width)
 
     def _held(self, field: Field) -> tuple[np.ndarray, np.ndarray]:
         """The places (6, n) and scores (n,) of a field, to be changed."""
@@ -105,12 +116,8 @@ class CompiledLevel(Level):
         return Field(pos.view(2, *shape), affine.view(2, 2, *shape), torch.from_numpy(score).view(shape))
 
     def _run(self, kernel: Callable[..., None], *arguments: Any) -> None:
-        """`kernel` over all cells, shared by the processors: compiled code leaves Python to others."""
-        count, threads = self.height * self.width, torch.get_num_threads()
-        each = -(-count // (threads * _PARTS)) if threads > 1 else count
-        starts = range(0, count, max(1, each))
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(lambda start: kernel(self._pair, *arguments, start, min(start + each, count)), starts))
+        """`kernel` over all cells."""
+        share(partial(kernel, self._pair, *arguments), self.height * self.width)
 
 
 def _planes(image: Tensor) -> list[np.ndarray]:

@@ -11,11 +11,12 @@ import numpy as np
 from numba import njit
 
 from refsr_cli.reference.descriptors import RADIUS
+from refsr_cli.reference.field import NEAR
 
 Array = Any
 _WINDOW, _MORE = (2 * RADIUS + 1) ** 2, 2 * RADIUS
 """Cells compared, and by how many the continued picture is wider."""
-_ONE, _ZERO = np.float32(1), np.float32(0)
+_NEAR, _RADIUS, _ONE, _ZERO = np.float32(NEAR), np.float32(RADIUS), np.float32(1), np.float32(0)
 
 
 class Pair(NamedTuple):
@@ -70,8 +71,8 @@ def prepare(pair: Pair, first: int, last: int) -> None:
         pair.own[cell, 3] = _ONE / (np.sqrt(max(squares, _ZERO)) + pair.flat)
 
 
-@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
-def _correlation(
+@njit(fastmath=True, nogil=True, cache=True, error_model="numpy", inline="always")
+def _sums(
     pair: Pair,
     cell: int,
     row: np.float32,
@@ -80,8 +81,9 @@ def _correlation(
     row_right: np.float32,
     column_down: np.float32,
     column_right: np.float32,
-) -> np.float32:
-    """Of the surroundings of `cell` with those at a place, which moves by the four others from cell to cell."""
+) -> tuple[Any, ...]:
+    """Over the surroundings at a place, which moves by the four others from cell to cell: the three colours, less those
+    in the middle, their squares, and their products with the surroundings of `cell`; and the colours in the middle."""
     wide = np.int32(pair.columns)
     last_row, last_column = np.float32(pair.rows - 1), np.float32(pair.columns - 1)
     top_most, left_most = np.int32(max(pair.rows - 2, 0)), np.int32(max(pair.columns - 2, 0))
@@ -118,6 +120,24 @@ def _correlation(
         own = np.uint32(begin + pair.around[number])
         products += value0 * (pair.own_red[own] - own_red) + value1 * (pair.own_green[own] - own_green)
         products += value2 * (pair.own_blue[own] - own_blue)
+    return sum0, sum1, sum2, squares, products, red, green, blue
+
+
+@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+def _correlation(
+    pair: Pair,
+    cell: int,
+    row: np.float32,
+    column: np.float32,
+    row_down: np.float32,
+    row_right: np.float32,
+    column_down: np.float32,
+    column_right: np.float32,
+) -> np.float32:
+    """Of the surroundings of `cell` with those at a place."""
+    sum0, sum1, sum2, squares, products, _, _, _ = _sums(
+        pair, cell, row, column, row_down, row_right, column_down, column_right
+    )
     squares -= (sum0 * sum0 + sum1 * sum1 + sum2 * sum2) / np.float32(_WINDOW)
     products -= sum0 * pair.own[cell, 0] + sum1 * pair.own[cell, 1] + sum2 * pair.own[cell, 2]
     return np.float32(products * pair.own[cell, 3] / (np.sqrt(max(squares, _ZERO)) + pair.flat))
@@ -137,6 +157,26 @@ def compare(pair: Pair, places: Array, score: Array, first: int, last: int) -> N
             places[4, cell],
             places[5, cell],
         )
+
+
+@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+def attempt(pair: Pair, places: Array, score: Array, others: Array, margin: np.float32, first: int, last: int) -> None:
+    """Tries `others` (6, n); changes `places` (6, n) and `score` (n,)."""
+    for cell in range(first, last):
+        found = _correlation(
+            pair,
+            cell,
+            others[0, cell],
+            others[1, cell],
+            others[2, cell],
+            others[3, cell],
+            others[4, cell],
+            others[5, cell],
+        )
+        if found > score[cell] + margin:
+            score[cell] = found
+            for number in range(6):
+                places[number, cell] = others[number, cell]
 
 
 @njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
@@ -171,14 +211,21 @@ def propagate(
     for cell in range(first, last):
         row, column = cell // width, cell % width
         from_row, from_column = min(max(row - down, 0), height - 1), min(max(column - right, 0), width - 1)
-        its = from_row * width + from_column
+        other = from_row * width + from_column
         way_down, way_right = np.float32(row - from_row), np.float32(column - from_column)
-        y = places[0, its] + places[2, its] * way_down + places[3, its] * way_right
-        x = places[1, its] + places[4, its] * way_down + places[5, its] * way_right
-        found = _correlation(pair, cell, y, x, places[2, its], places[3, its], places[4, its], places[5, its])
+        y = places[0, other] + places[2, other] * way_down + places[3, other] * way_right
+        x = places[1, other] + places[4, other] * way_down + places[5, other] * way_right
+        change = abs(y - places[0, cell]) + abs(x - places[1, cell])
+        for number in range(2, 6):
+            change += _RADIUS * abs(places[number, other] - places[number, cell])
+        found = score[cell]
+        if change > _NEAR:
+            found = _correlation(
+                pair, cell, y, x, places[2, other], places[3, other], places[4, other], places[5, other]
+            )
         better = found > score[cell] + margin
         new_score[cell] = found if better else score[cell]
-        source = its if better else cell
+        source = other if better else cell
         new_places[0, cell] = y if better else places[0, cell]
         new_places[1, cell] = x if better else places[1, cell]
         for number in range(2, 6):
@@ -219,11 +266,11 @@ def fit(
                 down = np.float32(from_row - row)
                 for from_column in range(begin, end):
                     right = np.float32(from_column - column)
-                    its = from_row * width + from_column
-                    known = min(max(score[its], _ZERO), _ONE)
+                    other = from_row * width + from_column
+                    known = min(max(score[other], _ZERO), _ONE)
                     known *= known
-                    error_y = places[0, its] - (y + y_down * down + y_right * right)
-                    error_x = places[1, its] - (x + x_down * down + x_right * right)
+                    error_y = places[0, other] - (y + y_down * down + y_right * right)
+                    error_x = places[1, other] - (x + x_down * down + x_right * right)
                     away_y, away_x = error_y * per_sample[0], error_x * per_sample[1]
                     near = _ONE / (_ONE + strict * (away_y * away_y + away_x * away_x))
                     weight = known * known * near * near
@@ -259,3 +306,39 @@ def fit(
             new_score[cell] = score[cell]
             for number in range(6):
                 new_places[number, cell] = places[number, cell]
+
+
+@njit(fastmath=True, nogil=True, cache=True, error_model="numpy")
+def tone(
+    pair: Pair,
+    places: Array,
+    known: np.float32,
+    least: np.float32,
+    most: np.float32,
+    tones: Array,
+    first: int,
+    last: int,
+) -> None:
+    """Fills in `tones` (4, n): contrast, from `least` to `most`, and what is to be added to each colour. `known` is
+    added to the squares, and to the products, as if so much were known to be alike."""
+    count = np.float32(_WINDOW)
+    for cell in range(first, last):
+        sum0, sum1, sum2, squares, products, red, green, blue = _sums(
+            pair,
+            cell,
+            places[0, cell],
+            places[1, cell],
+            places[2, cell],
+            places[3, cell],
+            places[4, cell],
+            places[5, cell],
+        )
+        own0, own1, own2 = pair.own[cell, 0], pair.own[cell, 1], pair.own[cell, 2]
+        products -= sum0 * own0 + sum1 * own1 + sum2 * own2
+        squares -= (sum0 * sum0 + sum1 * sum1 + sum2 * sum2) / count
+        contrast = min(max((products + known) / (max(squares, _ZERO) + known), least), most)
+        middle = cell // pair.width * (pair.width + _MORE) + cell % pair.width + pair.around[_WINDOW // 2]
+        tones[0, cell] = contrast
+        tones[1, cell] = own0 + pair.own_red[middle] - contrast * (sum0 / count + red)
+        tones[2, cell] = own1 + pair.own_green[middle] - contrast * (sum1 / count + green)
+        tones[3, cell] = own2 + pair.own_blue[middle] - contrast * (sum2 / count + blue)

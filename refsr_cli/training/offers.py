@@ -28,9 +28,10 @@ from refsr_cli.inference.runner import Runner, runner_for
 from refsr_cli.layers.resample import downscale
 from refsr_cli.models import SRModel
 from refsr_cli.reference.bank import RefBank, match_all, open_reference
+from refsr_cli.reference.compiled_warp import warp
 from refsr_cli.reference.descriptors import CELL
 from refsr_cli.reference.offer import Offer, offered
-from refsr_cli.reference.transfer import Shown, warp
+from refsr_cli.reference.transfer import Shown
 from refsr_cli.restoration.degradation import COARSE, Degradation, degraded_alike
 from refsr_cli.restoration.strength import NOTHING, Restoration, automatic_strength
 
