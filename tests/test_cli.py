@@ -219,3 +219,20 @@ def test_what_comes_before_the_first_progress_does_not_count_for_the_pace(monkey
     display.show(records())
     told = capsys.readouterr().err.splitlines()
     assert [line.partition("about ")[2] for line in told] == ["3 min 0 s to go", "2 min 40 s to go"]
+
+
+def test_before_a_pace_was_seen_no_time_is_told(monkeypatch, capsys):
+    """The first thing heard of a picture is that one of six rounds is done, who knows since when."""
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    display = Display()
+
+    def records():
+        nonlocal now
+        for moment, done in ((100.0, 1), (120.0, 2), (140.0, 3)):
+            now = moment
+            yield Progress("a.png", done, 6)
+
+    display.show(records())
+    told = capsys.readouterr().err.splitlines()
+    assert told == ["a.png: 33%, about 1 min 20 s to go", "a.png: 50%, about 1 min 0 s to go"]

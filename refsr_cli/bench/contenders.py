@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refsr_cli.errors import BadSetting
@@ -16,6 +17,7 @@ from refsr_cli.inference.device import pick_device, pick_precision
 from refsr_cli.inference.fast import fast
 from refsr_cli.inference.runner import ensembled
 from refsr_cli.inference.upscaler import Upscaler
+from refsr_cli.layers.folding import KERNEL
 from refsr_cli.models import SRModel, build
 from refsr_cli.weights.store import available, load_model
 
@@ -46,6 +48,10 @@ class Contender:
     """Packages without which it is left out."""
     own: bool = False
     """Whether it is run with the settings of the `refsr` command."""
+    folded: bool = False
+    """Whether what enlarges is folded into one convolution before: the outermost pixels are then not quite those of
+    the net."""
+    on_cpu_only: bool = False
     passes: int = 1
     """Of the net over the picture."""
     runs_net: bool = True
@@ -137,36 +143,72 @@ class _Whole(nn.Module):
         return self.run(lr).clamp(0, 1)
 
 
-def _openvino(task: Task) -> Enlarge:
-    import openvino  # type: ignore[import-not-found,import-untyped,unused-ignore]
+class _Folded(nn.Module):
+    """A net with one convolution for all that enlarges, as refsr has it, clamped."""
 
-    sides = {2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
-    program = torch.export.export(_Whole(net_of(task)), (torch.rand(1, 3, 32, 48),), dynamic_shapes={"lr": sides})
-    converted = openvino.convert_model(program)
-    compiled = openvino.compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda pixels: _with_arrays(lambda lr: compiled(lr)[0], pixels)
+    def __init__(self, model: SRModel) -> None:
+        super().__init__()
+        self.model = model
+        with torch.no_grad():
+            features = model.body_output(torch.zeros(1, 3, 8, 8)).shape[1]
+            self.weight, self.bias = model.folded(features)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        x = F.conv2d(self.model.body_output(lr), self.weight, self.bias, padding=KERNEL // 2)
+        return F.pixel_shuffle(x, self.model.scale).clamp(0, 1)
 
 
-def _onnxruntime(task: Task) -> Enlarge:
-    import io
+def _converted(task: Task, folded: bool) -> nn.Module:
+    """The net that other engines are given. Raises BadSetting."""
+    model = net_of(task)
+    if not folded:
+        return _Whole(model)
+    if not model.foldable:
+        raise BadSetting(f"what enlarges in '{task.model}' is not linear, and cannot be folded")
+    return _Folded(model)
 
-    import onnxruntime  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
-    file = io.BytesIO()
-    free = {name: {2: "height", 3: "width"} for name in ("lr", "sr")}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # it traces
-        torch.onnx.export(
-            _Whole(net_of(task)),
-            (torch.rand(1, 3, 32, 32),),
-            file,  # type: ignore[arg-type]  # any file will do where it is not the newer exporter
-            input_names=["lr"],
-            output_names=["sr"],
-            dynamic_axes=free,
-            dynamo=False,
-        )
-    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
-    return lambda pixels: _with_arrays(lambda lr: session.run(["sr"], {"lr": lr})[0], pixels)
+def _openvino(hint: str, *, folded: bool = False) -> Callable[[Task], Enlarge]:
+    def opened(task: Task) -> Enlarge:
+        import openvino  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+        sides = {2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+        net = _converted(task, folded)
+        program = torch.export.export(net, (torch.rand(1, 3, 32, 48),), dynamic_shapes={"lr": sides})
+        converted = openvino.convert_model(program)
+        compiled = openvino.compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+        return lambda pixels: _with_arrays(lambda lr: compiled(lr)[0], pixels)
+
+    return opened
+
+
+def _onnxruntime(*, folded: bool = False) -> Callable[[Task], Enlarge]:
+    def opened(task: Task) -> Enlarge:
+        import io
+
+        import onnxruntime  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+        file = io.BytesIO()
+        free = {name: {2: "height", 3: "width"} for name in ("lr", "sr")}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # it traces
+            torch.onnx.export(
+                _converted(task, folded),
+                (torch.rand(1, 3, 32, 32),),
+                file,  # type: ignore[arg-type]  # any file will do where it is not the newer exporter
+                input_names=["lr"],
+                output_names=["sr"],
+                dynamic_axes=free,
+                dynamo=False,
+            )
+        session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+        return lambda pixels: _with_arrays(lambda lr: session.run(["sr"], {"lr": lr})[0], pixels)
+
+    return opened
+
+
+_ONNX = ("onnxruntime", "onnx")
+_OPENVINO = ("openvino",)
 
 
 def _dat_light(task: Task) -> Enlarge:
@@ -202,8 +244,22 @@ CONTENDERS: Mapping[str, Contender] = {
     "refsr+": Contender(
         "fp32, mean of eight orientations", _refsr("fp32", self_ensemble=True), own=True, passes=8, when_named=True
     ),
-    "onnxruntime": Contender("fp32", _onnxruntime, needs=("onnxruntime", "onnx")),
-    "openvino": Contender("fp32", _openvino, needs=("openvino",)),
+    "onnxruntime": Contender("fp32", _onnxruntime(), needs=_ONNX, on_cpu_only=True),
+    "onnxruntime-folded": Contender(
+        "fp32, on the net folded as refsr folds it",
+        _onnxruntime(folded=True),
+        needs=_ONNX,
+        folded=True,
+        on_cpu_only=True,
+    ),
+    "openvino": Contender("fp32", _openvino("f32"), needs=_OPENVINO, on_cpu_only=True),
+    "openvino-folded": Contender(
+        "fp32, on the folded net", _openvino("f32", folded=True), needs=_OPENVINO, folded=True, on_cpu_only=True
+    ),
+    "openvino-bf16": Contender("bfloat16", _openvino("bf16"), needs=_OPENVINO, on_cpu_only=True),
+    "openvino-folded-bf16": Contender(
+        "bfloat16, on the folded net", _openvino("bf16", folded=True), needs=_OPENVINO, folded=True, on_cpu_only=True
+    ),
     "dat-light": Contender(
         "DAT-light, a transformer of 573 K parameters, as spandrel runs it",
         _dat_light,
@@ -211,7 +267,7 @@ CONTENDERS: Mapping[str, Contender] = {
         runs_net=False,
         trained=False,
     ),
-    "opencv": Contender("bicubic interpolation", _bicubic, needs=("cv2",), runs_net=False),
+    "opencv": Contender("bicubic interpolation", _bicubic, needs=("cv2",), runs_net=False, on_cpu_only=True),
 }
 """In the order in which they are shown; `plain` is what the others are compared with."""
 
@@ -220,26 +276,23 @@ def fitting(device: str) -> list[str]:
     """The contenders that can run here: installed, and for that device."""
     chosen = pick_device(device)
     fast_half = pick_precision("auto", chosen) == torch.bfloat16
-    on_cpu_only = ("onnxruntime", "openvino", "opencv")
     return [
         name
         for name, its in CONTENDERS.items()
-        if its.installed
-        and (fast_half or not name.endswith("bf16"))
-        and (chosen.type == "cpu" or name not in on_cpu_only)
+        if its.installed and (fast_half or not name.endswith("bf16")) and (chosen.type == "cpu" or not its.on_cpu_only)
     ]
 
 
-def operations(task: Task, *, own: bool) -> float:
-    """Floating-point operations of the layers for one pixel of the input, counted as the net is run: with what
-    enlarges folded where it is `own`, without looking for places in references."""
+def operations(task: Task, *, folded: bool) -> float:
+    """Floating-point operations of the layers for one pixel of the input, counted as the net is run: what enlarges as
+    one convolution where it is `folded`, without the search for places in references."""
     from torch.utils.flop_counter import FlopCounterMode
 
     model, side = net_of(task).double(), 96  # torch counts its own calls, and those of float32 may be fused
     lr = torch.rand(1, 3, side, side, dtype=torch.float64)
     with torch.inference_mode():
         guide = [model.look(lr, [])] if model.needs_ref else []
-        run: Callable[..., Tensor] = fast(model, border=False) if own and model.foldable else model
+        run: Callable[..., Tensor] = fast(model, border=False) if folded and model.foldable else model
         run(lr, *guide)  # folds
         counter = FlopCounterMode(display=False)
         with counter:

@@ -34,7 +34,7 @@ class Display:
         self._bar: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._told = time.monotonic()
-        self._began: dict[str, float] = {}
+        self._began: dict[str, tuple[float, int]] = {}
 
     def show(self, records: Iterable[Any]) -> int:
         """Shows every record; the exit code: 1 when any of them is an error."""
@@ -90,9 +90,9 @@ class Display:
         if not self._err.is_terminal:
             if not done:  # what came before says nothing of the pace
                 self._began.pop(name, None)
-            begin = self._began.setdefault(name, time.monotonic())
-            if total and 0 < done < total and self._is_time(_QUIET_SECONDS):
-                remaining = (time.monotonic() - begin) * (total - done) / done
+            begin, first = self._began.setdefault(name, (time.monotonic(), done))
+            if total and first < done < total and self._is_time(_QUIET_SECONDS):
+                remaining = (time.monotonic() - begin) * (total - done) / (done - first)
                 self._err.print(f"{escape(name)}: {done / total:.0%}, about {duration(remaining)} to go")
             return
         if self._bar is None:

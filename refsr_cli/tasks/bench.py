@@ -109,7 +109,7 @@ def bench(config: BenchConfig) -> Iterator[Comparing | Progress | Timing | NotRu
     ]
     if config.output:
         make_room_for(config.output)
-    counts = [{own: operations(task, own=own) for own in (False, True)} for task in tasks]
+    counts = [{folded: operations(task, folded=folded) for folded in (False, True)} for task in tasks]
     fp32, bf16 = (convolution_peak(config.device, precision) for precision in (torch.float32, torch.bfloat16))
     processor = _processor(pick_device(config.device))
     yield Comparing(processor, torch.get_num_threads(), torch.__version__, __version__, fp32, bf16, config.rounds)
@@ -145,6 +145,7 @@ def _timed(
     label = f"{task.model} {width}x{height}"
     with benches(names, task) as (opened, failed):
         turns = by_turns(opened, pixels, config.rounds)
+        yield Progress(label, 0, config.rounds + 1)
         while True:
             try:
                 yield Progress(label, next(turns), config.rounds + 1)
@@ -157,7 +158,7 @@ def _timed(
         yield Failed(f"{task.model} {name}", message) if named else NotRun(task.model, name, message)
     for name in runs:
         its = CONTENDERS[name]
-        work = counted[its.own] * its.passes * height * width if its.runs_net else 0.0
+        work = counted[its.own or its.folded] * its.passes * height * width if its.runs_net else 0.0
         psnr = _psnr(results[name], truth, config.scale) if truth is not None and its.trained else None
         best = work / peaks[name.endswith("bf16")]
         rows.append(_timing(task, name, pixels, runs[name], runs.get("plain"), best, psnr))
