@@ -41,7 +41,8 @@ class _Folded:
         if min(x.shape[-2:]) < 2 * _STRIP:
             return model.expand(x)
         if scale not in self._tails:
-            self._tails[scale] = model.folded(x.shape[1])
+            weight, bias = model.folded(x.shape[1])
+            self._tails[scale] = weight.to(x.dtype), bias
         sr = apply_folded(*self._tails[scale], x, scale)
         if not self.border:
             return sr

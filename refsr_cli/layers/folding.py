@@ -50,6 +50,12 @@ def fold_tail(tail: Callable[[Tensor], Tensor], features: int, scale: int, like:
 
 
 def apply_folded(weight: Tensor, bias: Tensor, x: Tensor, scale: int) -> Tensor:
-    """(N, F, H, W) -> (N, 3, scale*H, scale*W) with the result of `fold_tail`, in the number format of `weight`."""
+    """(N, F, H, W) -> (N, 3, scale*H, scale*W) with the result of `fold_tail`, in the number format of `weight`. Where
+    `bias` has more digits than that, it is added in its own: most of a picture is its mean, and what is left is rounded
+    less."""
     with torch.autocast(x.device.type, enabled=False):
-        return F.pixel_shuffle(F.conv2d(x.to(weight.dtype), weight, bias, padding=KERNEL // 2), scale)
+        x = x.to(weight.dtype)
+        if weight.dtype == bias.dtype:
+            return F.pixel_shuffle(F.conv2d(x, weight, bias, padding=KERNEL // 2), scale)
+        detail = F.conv2d(x, weight, padding=KERNEL // 2)
+        return F.pixel_shuffle(detail.to(bias.dtype) + bias.view(-1, 1, 1), scale)
