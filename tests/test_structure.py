@@ -15,6 +15,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"__main__"},
     {"cli"},
+    {"checks"},
     {"tasks"},
     {"training", "engine", "comparison", "plots", "targets", "video", "bench"},
     {"inference", "weights", "data", "metrics", "losses"},
@@ -28,10 +29,10 @@ FLOORS = [
 
 LEAVES = {
     "console": {"cli"},
-    "config": {"cli", "tasks", "training", "engine", "targets", "video"},
+    "config": {"cli", "checks", "tasks", "training", "engine", "targets", "video"},
     "recipes": {"cli", "tasks"},
     "allocator": {"cli", "bench", "inference"},
-    "packaged": {"cli", "tasks", "bench", "weights", "data"},
+    "packaged": {"cli", "checks", "tasks", "bench", "weights", "data"},
 }
 """Parts beside the floors, and who may import them; they import nothing but errors and themselves."""
 

@@ -244,6 +244,13 @@ CONTENDERS: Mapping[str, Contender] = {
     "refsr+": Contender(
         "fp32, mean of eight orientations", _refsr("fp32", self_ensemble=True), own=True, passes=8, when_named=True
     ),
+    "refsr+bf16": Contender(
+        "bfloat16, mean of eight orientations",
+        _refsr("bf16", self_ensemble=True),
+        own=True,
+        passes=8,
+        when_named=True,
+    ),
     "onnxruntime": Contender("fp32", _onnxruntime(), needs=_ONNX, on_cpu_only=True),
     "onnxruntime-folded": Contender(
         "fp32, on the net folded as refsr folds it",
