@@ -122,10 +122,17 @@ def test_nothing_heavy_is_loaded_before_there_is_work(statement: str) -> None:
     assert result.stdout.splitlines()[-1] == "loaded: set()"
 
 
-def test_enlarging_loads_nothing_that_it_may_not_need() -> None:
-    slow = {"torchvision", "cv2", "matplotlib", "tifffile", "huggingface_hub", "torchinfo", "av"}
-    code = f"import sys\nimport refsr_cli.tasks.upscale\nprint('loaded:', {slow} & set(sys.modules))"
+def test_enlarging_loads_nothing_that_it_may_not_need(tmp_path: Path) -> None:
+    slow = {"torchvision", "cv2", "matplotlib", "tifffile", "huggingface_hub", "torchinfo", "av", "numba"}
+    slow |= {"torch._dynamo", "sympy"}  # torch's compiler
+    source = ROOT / "examples" / "images" / "flowerpot" / "LR" / "flowerpot.png"
+    code = (
+        "import sys\nfrom contextlib import suppress\nfrom refsr_cli.cli import main\n"
+        f"sys.argv = ['refsr', 'upscale', {str(source)!r}, '-o', {str(tmp_path / 'large.png')!r}, '-q']\n"
+        f"with suppress(SystemExit):\n    main()\nprint('loaded:', {slow} & set(sys.modules))"
+    )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (tmp_path / "large.png").exists(), result.stderr
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "loaded: set()"
 

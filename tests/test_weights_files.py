@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from refsr_cli.errors import BadSetting, BadWeights
-from refsr_cli.models import SRModel, build
+from refsr_cli.models import MODELS, SRModel, build
 from refsr_cli.weights.files import load_weights, save_weights
 
 SMALL = {"features": 4, "blocks": 2}
@@ -203,3 +203,17 @@ def test_values_that_are_no_numbers(tmp_path, value):
     tensors = small().state_dict()
     tensors["body.1.conv2.bias"][2] = value
     assert "tensor 'body.1.conv2.bias' holds NaN or infinite" in refusal(write(tmp_path / "net.safetensors", tensors))
+
+
+@pytest.mark.parametrize("name", ["restorer", "srdensenet", "srresnet-3x3"])
+def test_reading_draws_no_random_numbers(tmp_path, name):
+    """Weights are those of the file, not drawn first: the caller's generator goes on as if nothing was read."""
+    scale = MODELS[name].net.scales[0]
+    net = build(name, scale)
+    save_weights(tmp_path / "a.safetensors", net, name, {})
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    read = load_weights(tmp_path / "a.safetensors").model
+    assert torch.equal(torch.rand(4), expected)
+    assert all(torch.equal(value, net.state_dict()[key]) for key, value in read.state_dict().items())

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refsr_cli.errors import BadWeights
+from refsr_cli.layers.unfilled import Unfilled
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _LAYERS = {"conv2_2": 8, "relu5_1": 30, "conv5_4": 35}
@@ -78,7 +79,7 @@ class VGGFeatures(nn.Module):
         from torchvision.models import vgg19  # here, as it takes a second to import
 
         super().__init__()
-        with torch.device("meta"):
+        with torch.device("meta"), Unfilled():
             self.features = vgg19().features[: _LAYERS[layer]]
         wanted = self.features.state_dict()
         found = _imagenet_weights("put the file there, or leave VGG out of --loss")

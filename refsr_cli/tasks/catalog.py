@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from refsr_cli.config import ShowConfig
 from refsr_cli.errors import BadWeights
+from refsr_cli.layers.unfilled import Unfilled
 from refsr_cli.models import MODELS, SRModel, build, numbers_of
 from refsr_cli.weights.manifest import read_manifest
 from refsr_cli.weights.store import available, load_model
@@ -64,7 +65,7 @@ def list_models() -> Iterator[Model]:
 
 def _unfilled(name: str, scale: int) -> SRModel:
     """The net of the paper, without numbers in it."""
-    with torch.device("meta"):
+    with torch.device("meta"), Unfilled():
         return build(name, scale)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from refsr_cli.errors import BadSetting, BadWeights
 from refsr_cli.files import digest, write_atomically
+from refsr_cli.layers.unfilled import Unfilled
 from refsr_cli.models import MODELS, SRModel, build
 
 FORMAT = "refsr"
@@ -180,14 +181,15 @@ def assemble(
     `theirs` gives the name that the file uses for one of our keys. Raises BadWeights with a short list of differences.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), Unfilled():
             expected = build(name, scale, config).state_dict()
     except (BadSetting, ArithmeticError, RuntimeError, TypeError, ValueError) as error:
         raise BadWeights(f"{path} describes a net that cannot be built: {_first_line(error)}") from None
     difference = _difference({theirs(key): value for key, value in expected.items()}, tensors)
     if difference:
         raise BadWeights(f"{path} does not fit model '{name}' x{scale}: {difference}; use a file made for this model")
-    model = build(name, scale, config)
+    with Unfilled():
+        model = build(name, scale, config)
     model.load_state_dict({key: tensors[theirs(key)] for key in expected})
     return model
 
