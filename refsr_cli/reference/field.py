@@ -243,7 +243,8 @@ def refine(level: Level, field: Field, generator: torch.Generator, *, thorough: 
     for distances, step in (((1, 2, 1), 0.5), ((1, 4, 1), 0.25)):
         field = level.propagate(level.perturb(field, generator, 0.5, 0.03), distances)
         field = level.fit(level.search(field, step), margin=-0.01)
-    field = level.propagate(level.perturb(field, generator, 0.25, 0.02), (1, 2, 1))
+    if thorough:
+        field = level.propagate(level.perturb(field, generator, 0.25, 0.02), (1, 2, 1))
     return level.search(field, 0.12)
 
 
