@@ -75,7 +75,7 @@ class Upscaler:
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
         self.self_ensemble = self.device.type == "cuda" if self_ensemble is None else self_ensemble
-        self.model = model.eval().to(self.device).to(memory_format=torch.channels_last)
+        self.model = model.merged().eval().to(self.device).to(memory_format=torch.channels_last)
         if tile and tile < SMALLEST_TILE:
             raise BadSetting(f"--tile must be at least {SMALLEST_TILE}, not {tile}")
         if tile and not model.tileable:

@@ -16,6 +16,7 @@ from refsr_cli.models.edsr import EDSR, EDSRConfig
 from refsr_cli.models.mdsr import MDSR, MDSRConfig
 from refsr_cli.models.refnet import RefNet, RefNetConfig
 from refsr_cli.models.restorer import Restorer, RestorerConfig
+from refsr_cli.models.span import SPAN, SPANConfig
 from refsr_cli.models.srdensenet import SRDenseNet, SRDenseNetConfig
 from refsr_cli.models.srresnet import SRResNet, SRResNetConfig
 from refsr_cli.models.ssen import SSEN, SSENConfig
@@ -43,6 +44,7 @@ MODELS: dict[str, ModelSpec] = {
     "mdsr-baseline": ModelSpec(MDSR, MDSRConfig()),
     "refnet": ModelSpec(RefNet, RefNetConfig(), start="edsr-baseline-x4"),
     "restorer": ModelSpec(Restorer, RestorerConfig()),
+    "span": ModelSpec(SPAN, SPANConfig()),
     "srdensenet": ModelSpec(SRDenseNet, SRDenseNetConfig()),
     "srdensenet-h": ModelSpec(SRDenseNet, SRDenseNetConfig(skips="h")),
     "srdensenet-hl": ModelSpec(SRDenseNet, SRDenseNetConfig(skips="hl")),

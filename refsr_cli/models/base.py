@@ -125,6 +125,10 @@ class SRModel(nn.Module):
         (N, 1, scale*h, scale*w). A net that has not learned it takes the detail as it is, trusted by formula."""
         return merge_by_formula(offer)
 
+    def merged(self) -> "SRModel":
+        """The same net in as few layers as it takes to run it: itself, where training it takes no others."""
+        return self
+
     def start_from(self, source: "SRModel", name: str, *, partly: bool = False) -> str:
         """Copies the weights of `source`, called `name` in messages: all of them, of a net for another scale all but
         those that belong to its scale; or `partly` those of any net that have the name and the shape of ours. A line

@@ -103,7 +103,7 @@ def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Itera
     if config.trunk and config.trunk.absolute().parent != out.absolute().parent:
         raise BadSetting(f"--trunk must lie beside {out}, where it will be looked for")
     kept = {key: text for key, text in loaded.metadata.items() if key in ("source", "res_scale", "step")}
-    save_weights(out, loaded.model, loaded.name, kept, torch.float16 if config.half else None, config.trunk)
+    save_weights(out, loaded.model.merged(), loaded.name, kept, torch.float16 if config.half else None, config.trunk)
     layout = loaded.metadata.get("source", "refsr")
     yield Converted(out, out.stat().st_size, loaded.name, loaded.model.scale, layout)
 

@@ -234,6 +234,44 @@ def _srdensenet(
     return Contents("srdensenet", 3 if stage.shape[2] == 3 else scale, config, naming, changed=changed)
 
 
+# SPAN
+
+_SPAN = renamed(
+    (r"head\.0\.", "conv_1."),
+    (r"body\.(\d+)\.first\.0\.", r"block_\1.c1_r."),
+    (r"body\.(\d+)\.second\.0\.", r"block_\1.c2_r."),
+    (r"body\.(\d+)\.third\.0\.", r"block_\1.c3_r."),
+    (r"after\.0\.", "conv_2."),
+    (r"join\.0\.", "conv_cat."),
+    (r"tail\.", "upsampler.0."),
+)
+_SPAN_EXPANDED = {"widen": "conv.0", "conv": "conv.1", "narrow": "conv.2", "skip": "sk"}
+
+
+def _span_naming(key: str, *, expanded: bool) -> str:
+    """Blocks are counted from 1; beside four convolutions lies what they amounted to when the net was last run."""
+    theirs = re.sub(r"^block_(\d+)", lambda match: f"block_{int(match[1]) + 1}", _SPAN(key))
+    if not re.match(r"conv_[12]\.|block_", theirs):
+        return theirs
+    if not expanded:
+        return re.sub(r"(weight|bias)$", r"eval_conv.\1", theirs)
+    layer, part, value = theirs.rsplit(".", 2)
+    return f"{layer}.{_SPAN_EXPANDED[part]}.{value}"
+
+
+def _span(path: Path, tensors: Tensors, res_scale: float | None) -> Contents:
+    """A SPAN, as it was trained where the file holds that, else merged; a file with `no_norm` subtracts no mean."""
+    expanded = "conv_1.sk.weight" in tensors
+    features = first_layer(path, tensors, "conv_1.sk.weight" if expanded else "conv_1.eval_conv.weight").shape[0]
+    blocks = count_layers(tensors, lambda i: f"block_{i + 1}.c1_r.{'sk' if expanded else 'eval_conv'}.weight")
+    scale = round((kernel_of(path, tensors, "upsampler.0.weight").shape[0] / 3) ** 0.5)
+    config: dict[str, Any] = {"features": features, "blocks": blocks, "expanded": expanded}
+    if "no_norm" in tensors:
+        config |= {"value_range": 1.0, "mean": (0.0, 0.0, 0.0)}
+    stale = tuple(key for key in tensors if ".eval_conv." in key) if expanded else ()
+    return Contents("span", scale, config, partial(_span_naming, expanded=expanded), (*stale, "no_norm"))
+
+
 _EDSR_MARKS = (r"head\.0\.weight", r"body\.0\.body\.0\.weight")
 
 PUBLISHED: Mapping[str, Flavour] = {
@@ -257,6 +295,7 @@ PUBLISHED: Mapping[str, Flavour] = {
     "srresnet-early": Flavour(
         "SRResNet", (r"conv_block1\.0\.", r"trunk\.0\.rcb\.0\."), partial(_srresnet, naming=_early_srresnet)
     ),
+    "span": Flavour("SPAN", (r"conv_cat\.", r"block_1\.c1_r\."), _span),
     "srdensenet": Flavour(
         "SRDenseNet",
         (r"conv1\.0\.", r"dcb1\.0\.conv1\.", r"upsampling\.0\.upsample_block"),
