@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,8 +23,10 @@ from refsr_cli.images import read_image
 from refsr_cli.losses import parse_loss
 from refsr_cli.models import build
 from refsr_cli.recipes import RECIPES, settings_of
-from refsr_cli.tasks.train import Finished, Started, Step, Validation, train
+from refsr_cli.tasks import train as training_task
+from refsr_cli.tasks.train import Finished, Pace, Started, Step, Validation, train
 from refsr_cli.training.lessons import Enlarging
+from refsr_cli.training.loop import Clock
 from refsr_cli.training.run import STATE, learning_rate_at
 from refsr_cli.weights.files import load_weights
 from refsr_cli.weights.store import load_model
@@ -206,6 +209,30 @@ def test_learning_rates():
     assert learning_rate_at(10, cosine) == 1.0
     assert learning_rate_at(60, cosine) == pytest.approx(0.5)
     assert learning_rate_at(110, cosine) == pytest.approx(0.0)
+
+
+def test_as_many_steps_as_fit(monkeypatch, photos, small_val, tmp_path):
+    """At 20 steps a second 1.2 seconds are 24 steps, counted from where the pace was seen last."""
+    monkeypatch.setattr(Clock, "pace", property(lambda self: 20.0))
+    monkeypatch.setattr(training_task, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr(training_task, "_SETTLED_STEPS", 15)
+    config = settings(photos, small_val, tmp_path / "run", minutes=0.02, steps=100_000, validate_every=1000)
+    records = list(train(config))
+    (pace,) = (record for record in records if isinstance(record, Pace))
+    assert pace.steps == 10 + 24
+    assert records[-1].step == 15 + 24
+    rates = [record.learning_rate for record in records if isinstance(record, Step)]
+    assert rates[-1] < 1e-3 * max(rates), "the schedule ends with the steps"
+    kept = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (kept["steps"], kept["minutes"]) == (39, None)
+    assert list(train(resumed(tmp_path / "run", {})))[-1].step == 39
+
+
+def test_time_that_is_over_ends_a_training(photos, small_val, tmp_path):
+    config = settings(photos, small_val, tmp_path / "run", minutes=1e-6, steps=100_000, validate_every=1000)
+    assert list(train(config))[-1].step == 11  # one more than it takes to see the pace
+    with pytest.raises(BadSetting, match="--minutes must be above 0"):
+        settings(photos, small_val, tmp_path, minutes=0.0)
 
 
 def test_starting_from_weights(photos, small_val, tmp_path):

@@ -107,6 +107,9 @@ def train(
         typer.Option(metavar="NAME", help="Train only the weights whose names begin so, such as tail; keep the rest."),
     ] = TrainConfig.only,
     steps: Annotated[int, typer.Option(help="Optimiser steps in all.")] = TrainConfig.steps,
+    minutes: Annotated[
+        float | None, typer.Option(help="How long it may take: as many steps as fit, instead of --steps.")
+    ] = TrainConfig.minutes,
     batch: Annotated[int, typer.Option(help="Crops a step.")] = TrainConfig.batch,
     patch: Annotated[int, typer.Option(help="Side of a crop in low-resolution pixels.")] = TrainConfig.patch,
     candidates: Annotated[

@@ -64,6 +64,9 @@ class TrainConfig:
     out: Path | None = None
     """Run directory; `runs/<model>-x<scale>` when None."""
     steps: int = 300_000
+    minutes: float | None = None
+    """How long the training may take, in place of `steps`: as many as fit by its own pace, so that a schedule ends with
+    them."""
     batch: int = 16
     patch: int = 48
     """Side of a crop in low-resolution pixels."""
@@ -113,6 +116,7 @@ class TrainConfig:
             require(
                 getattr(self, name) >= 1, f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}"
             )
+        require(self.minutes is None or 0 < self.minutes < math.inf, f"--minutes must be above 0, not {self.minutes}")
         require(self.patch >= 3 or not self.fold_tail, "--fold-tail needs a --patch of at least 3")
         require(0 < self.learning_rate < math.inf, f"--learning-rate must be above 0, not {self.learning_rate}")
         require(self.schedule in get_args(Schedule), f"--schedule is {' or '.join(get_args(Schedule))}")

@@ -37,6 +37,8 @@ from refsr_cli.training.validation import Validation, open_validation, validate_
 from refsr_cli.weights.store import RESTORER, load_model
 
 PACE_STEPS = 10
+_SETTLED_STEPS = 200
+"""After so many the pace counts for all that follow."""
 """Steps after which the time for all of them is foretold."""
 _CLEAN_WINDOWS = 0.3
 """Part of the windows with references that nothing happens to: references give most to clean pictures."""
@@ -120,7 +122,7 @@ def train(config: TrainConfig) -> Iterator[Started | Preparing | Pace | Step | V
 
 
 def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | Pace | Step | Validation | Finished]:
-    out = config.resume or config.out or _usual_folder(config)
+    out, began = config.resume or config.out or _usual_folder(config), time.monotonic()
     if not config.resume and (out / STATE).exists():
         raise BadSetting(f"{out} holds a training already; go on with --resume {out}, or give another --out")
     group.wait()  # nobody may write there before all have looked
@@ -150,11 +152,14 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
         stop = group.any(interrupted.is_set())
         if run.step and _is_milestone(run) and not stop:
             yield from validate_once(run, benchmark)  # what an interruption left undone
-        while run.step < config.steps and not stop:
+        while run.step < run.config.steps and not stop:
             run.advance()
-            if clock.tick() == PACE_STEPS:
-                pace = clock.pace
-                yield Pace(config.steps, pace, (config.steps - run.step) / pace)
+            done = clock.tick()
+            if run.config.minutes and done in (PACE_STEPS, _SETTLED_STEPS):
+                _fit_steps(run, clock.pace, time.monotonic() - began, settled=done == _SETTLED_STEPS)
+            if done == PACE_STEPS:
+                pace, steps = clock.pace, run.config.steps
+                yield Pace(steps, pace, (steps - run.step) / pace)
             save = _is_milestone(run) or group.any(time.monotonic() - saved > config.checkpoint_minutes * 60)
             if save or run.step % config.log_every == 0:
                 terms, pace = run.take_losses(), clock.lap()
@@ -172,6 +177,16 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
     seconds = time.monotonic() - begin
     best = out / BEST if (out / BEST).exists() else None
     yield Finished(run.step, out / WEIGHTS, best, seconds, lesson.unusable)
+
+
+def _fit_steps(run: Run, pace: float, seconds: float, *, settled: bool) -> None:
+    """Changes how many steps there are to those that fit into what is left of `minutes` after `seconds`."""
+    assert run.config.minutes is not None
+    fitting = max(run.step + 1.0, run.step + pace * (60 * run.config.minutes - seconds))
+    steps = round(float(run.group.mean(torch.tensor(fitting))))  # the same in every process
+    run.config = replace(run.config, steps=steps, minutes=None if settled else run.config.minutes)
+    if run.group.leads:
+        _keep_settings(run)
 
 
 def _is_milestone(run: Run) -> bool:
