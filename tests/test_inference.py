@@ -1,5 +1,6 @@
 """Runners: tiles, self-ensemble, passes, memory."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from refsr_cli.errors import BadSetting, OutOfMemory, RefsrError
-from refsr_cli.images import Picture, read_image
+from refsr_cli.images import Picture, read_image, to_tensor
 from refsr_cli.inference.device import pick_device, pick_precision
 from refsr_cli.inference.memory import bytes_per_pixel, is_out_of_memory, tile_side
 from refsr_cli.inference.passes import plan_passes
@@ -214,6 +215,50 @@ def test_self_ensemble_is_the_mean_over_turned_inputs():
             back = torch.rot90(run(view), -turns, (-2, -1))
             views.append(back.flip(-1) if mirrored else back)
     assert torch.allclose(ensembled(run)(lr), torch.stack(views).mean(0), atol=1e-5)
+
+
+def text() -> np.ndarray:
+    """(20, 28, 3) black strokes on white: nets overshoot beside them, beyond what a picture can hold."""
+    pixels = np.full((20, 28, 3), 255, np.uint8)
+    pixels[4:16, 5:7] = pixels[4:6, 3:24:3] = pixels[9:11, 5:20] = 0
+    pixels[12:17, 18:20] = 0
+    return pixels
+
+
+def by_hand(net: Callable[[torch.Tensor], torch.Tensor], lr: torch.Tensor) -> np.ndarray:
+    """The mean of eight views, written with rot90, clamped and rounded once; (H, W, 3) uint8."""
+    total = torch.zeros(())
+    for turns in range(4):
+        for mirrored in (False, True):
+            view = torch.rot90(lr.flip(-1) if mirrored else lr, turns, (-2, -1))
+            back = torch.rot90(net(view), -turns, (-2, -1)).double()
+            total = total + (back.flip(-1) if mirrored else back)
+    return (total / 8).clamp(0, 1).mul(255).round().byte()[0].permute(1, 2, 0).numpy()
+
+
+@torch.no_grad()
+def test_self_ensemble_is_clamped_after_the_mean():
+    net = load_model("edsr-baseline", 2).model.eval()
+    pixels = text()
+    upscaler = Upscaler(net, device="cpu", precision="fp32", self_ensemble=True, as_published=True)
+    found = upscaler(Picture(pixels, None, "png", None, None, None)).pixels
+    lr = to_tensor(pixels)
+    assert np.array_equal(found, by_hand(net, lr))
+    assert not np.array_equal(found, by_hand(lambda view: net(view).clamp(0, 1), lr)), "the picture shows no difference"
+
+
+@torch.no_grad()
+def test_self_ensemble_with_references_is_clamped_after_the_mean():
+    """A net that overshoots by a third."""
+    net = build("ssen", 4, {"features": 8, "blocks": 1, "extractor_blocks": 1}).eval()
+    pixels = text()
+    large = net.forward
+    net.forward = lambda lr, guide: large(lr, guide) * 0 + 5 / 3 * (upscale_bicubic(lr, 4) - 0.2)
+    upscaler = Upscaler(net, device="cpu", precision="fp32", self_ensemble=True)
+    found = upscaler(Picture(pixels, None, "png", None, None, None)).pixels
+    lr = to_tensor(pixels)
+    expected = by_hand(lambda view: 5 / 3 * (upscale_bicubic(view, 4) - 0.2), lr)
+    assert np.abs(found.astype(int) - expected).max() <= 1 and (found != expected).mean() < 0.01
 
 
 class _Multiple(SRModel):

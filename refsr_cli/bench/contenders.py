@@ -99,7 +99,7 @@ def _plain(task: Task) -> Enlarge:
 def _plain_ensemble(task: Task) -> Enlarge:
     device = pick_device(task.device)
     run = _forward(net_of(task).to(device))
-    return lambda pixels: _through(ensembled(lambda lr: run(lr).clamp(0, 1)), pixels, device)
+    return lambda pixels: _through(lambda lr: ensembled(run)(lr).clamp(0, 1), pixels, device)
 
 
 @torch.no_grad()

@@ -15,6 +15,9 @@ from refsr_cli.layers.resample import continued, scaled_bytes
 from refsr_cli.models import Guide, SRModel
 from refsr_cli.reference.bank import Reference
 
+ROOM = 0.5
+"""How far beyond black and white results go of which several are averaged before they are clamped."""
+
 
 @torch.inference_mode()
 def look(
@@ -33,8 +36,9 @@ def look(
         return model.look(orient(lr, orientation), images, memory)
 
 
-def referred(model: SRModel, guide: Guide, precision: torch.dtype) -> TileRunner:
-    """`model` on any part of the picture that `guide` is for: padded to `multiple_of`, cropped back, clamped."""
+def referred(model: SRModel, guide: Guide, precision: torch.dtype, room: float = 0.0) -> TileRunner:
+    """`model` on any part of the picture that `guide` is for: padded to `multiple_of`, cropped back, clamped to
+    [-room, 1 + room], and that scaled to [0, 1]."""
     step = model.multiple_of
     size: tuple[int, ...] = ()
 
@@ -50,7 +54,8 @@ def referred(model: SRModel, guide: Guide, precision: torch.dtype) -> TileRunner
         part = guide.crop(*parts[0].tile.corners).padded(*more)
         with computing(lr.device, precision):
             sr: Tensor = model(padded, part)
-        return sr[..., : height * model.scale, : width * model.scale].float().clamp(0, 1)
+        sr = sr[..., : height * model.scale, : width * model.scale].float()
+        return ((sr + room) / (1 + 2 * room)).clamp(0, 1)
 
     return run_tile
 

@@ -30,10 +30,11 @@ def runner_for(
     plain: bool = False,
     compile: bool = False,
     framed: bool = False,
+    self_ensemble: bool = False,
 ) -> Runner:
     """Runs `model`, in evaluation mode, on any size: pads to `multiple_of`, crops back, clamps. `plain` is without what
     makes it fast, to the last bit as it was trained; `compile` compiles it first; `framed` mirrors the picture around
-    itself, so that it does not end at its border."""
+    itself, so that it does not end at its border; `self_ensemble` is for the mean of eight orientations, clamped."""
     step, frame = model.multiple_of, FRAME if framed else 0
     forward = model.eval() if plain else fast(model.eval(), precision, compile=compile, border=not framed)
 
@@ -45,9 +46,10 @@ def runner_for(
         with computing(lr.device, precision, plain=plain or compile):
             sr = forward(padded)
         first, scale = frame * model.scale, model.scale
-        return sr[..., first : first + height * scale, first : first + width * scale].float().clamp_(0, 1)
+        return sr[..., first : first + height * scale, first : first + width * scale].float()
 
-    return run
+    whole = ensembled(run) if self_ensemble else run
+    return torch.inference_mode()(lambda lr: whole(lr).clamp_(0, 1))
 
 
 def merger_for(model: SRModel, precision: torch.dtype = torch.float32) -> Merge:
@@ -88,9 +90,9 @@ _STACKED = 64 * 64
 
 
 def ensembled(run: Runner) -> Runner:
-    """Geometric self-ensemble, the "+" of EDSR+ and MDSR+ (Lim et al. 2017, section 3.3): the mean of `run` over the
-    eight orientations of its input, summed as they come, before any rounding. Those of a small picture that have the
-    same size are run together."""
+    """Geometric self-ensemble, the "+" of EDSR+ and MDSR+ (Lim et al. 2017, section 3.3): the mean of `run`, which need
+    not clamp, over the eight orientations of its input, summed as they come, before any rounding. Those of a small
+    picture that have the same size are run together."""
 
     def run_all(lr: Tensor) -> Tensor:
         together = 4 if lr.shape[-2] * lr.shape[-1] <= _STACKED else 1

@@ -13,9 +13,9 @@ from refsr_cli.inference.device import pick_device, pick_precision
 from refsr_cli.inference.guided import GUIDED_BYTES, GUIDED_HALO, RefUse, RestoredInput, guided, shown_by, uses
 from refsr_cli.inference.memory import SMALLEST_TILE, bytes_per_pixel, default_memory, tile_side
 from refsr_cli.inference.passes import blended, plan_passes, shrink
-from refsr_cli.inference.referred import look, referred, turned, turned_back
+from refsr_cli.inference.referred import ROOM, look, referred, turned, turned_back
 from refsr_cli.inference.results import Enlarged, Guidance, Using, finished
-from refsr_cli.inference.runner import Merge, Runner, ensembled, merger_for, runner_for
+from refsr_cli.inference.runner import Merge, Runner, merger_for, runner_for
 from refsr_cli.inference.tiling import (
     CONSISTENT_HALO,
     RESIZE_HALO,
@@ -84,7 +84,13 @@ class Upscaler:
             raise BadSetting("a model that looks at references first is not compiled; leave out --compile")
         self.scale, self.tile, self.memory = model.scale, tile, memory
         self.restorer, self.restore = restorer, restore
-        self._run = runner_for(self.model, self.precision, compile=compile, framed=model.tileable and not as_published)
+        self._run = runner_for(
+            self.model,
+            self.precision,
+            compile=compile,
+            framed=model.tileable and not as_published,
+            self_ensemble=self.self_ensemble,
+        )
         self._consistent = not (as_published or model.interpolates or model.needs_ref or model.restores)
 
     @cached_property
@@ -167,7 +173,7 @@ class Upscaler:
         """What enlarges by `scale` at least, and how far it sees."""
         if self.model.multi_scale:
             self.model.scale = min(its for its in self.model.scales if its >= scale)
-        return ensembled(self._run) if self.self_ensemble else self._run, self.model.receptive_field
+        return self._run, self.model.receptive_field
 
     def _in_tiles(
         self,
@@ -201,25 +207,28 @@ class Upscaler:
         chosen = refs.chosen(to_tensor(pixels)[0].to(self.device), most) if refs else []
         if not self.self_ensemble:
             large, shares = yield from self._refer_turned(pixels, scale, chosen, 0)
-        else:  # 16 bits, so that the mean is taken before it is rounded
+        else:  # 16 bits and room beyond black and white, so that the mean is taken before it is rounded and clamped
             fine = pixels if pixels.dtype == np.uint16 else pixels.astype(np.uint16) * 257
             total = np.zeros((scale * pixels.shape[0], scale * pixels.shape[1], pixels.shape[2]), np.float32)
             for orientation in range(8):
-                large, shares = yield from self._refer_turned(fine, scale, chosen, orientation)
+                large, shares = yield from self._refer_turned(fine, scale, chosen, orientation, ROOM)
                 total += large
-            large = np.rint(total / (8 if fine is pixels else 8 * 257)).astype(pixels.dtype)
+            mean = (1 + 2 * ROOM) * total / (8 * 65535) - ROOM
+            white = np.iinfo(pixels.dtype).max
+            large = np.rint(mean.clip(0, 1) * white).astype(pixels.dtype)
         uses = tuple(RefUse(its.name, share, None, like) for its, (share, like) in zip(chosen, shares, strict=True))
         return large, Guidance(None, None, tuple(chosen), uses) if chosen else None
 
     def _refer_turned(
-        self, pixels: Pixels, scale: int, chosen: Sequence[Reference], orientation: int
+        self, pixels: Pixels, scale: int, chosen: Sequence[Reference], orientation: int, room: float = 0.0
     ) -> Generator[int, None, tuple[Pixels, list[tuple[float, float | None]]]]:
-        """In one orientation: the result, upright, and what the net says of each reference."""
+        """In one orientation: the result, upright, with `room` as `referred` has it, and what the net says of each
+        reference."""
         model, halo = self.model, self.model.receptive_field
         memory = (self.memory or default_memory(self.device)) // _FOR_REFERENCES
         guide = look(model, to_tensor(pixels).to(self.device), chosen, orientation, self.precision, memory)
         yield 0
-        run = referred(model, guide, self.precision)
+        run = referred(model, guide, self.precision, room)
         upright = [turned(pixels, orientation)]
         parts = self._in_tiles(run, upright, scale, halo, self._pixel_bytes, held=guide.held_bytes)
         ((large, _),) = yield from parts
