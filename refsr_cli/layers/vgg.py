@@ -17,6 +17,8 @@ SMALLEST = {"conv2_2": 2, "relu5_1": 16, "conv5_4": 16}
 """Side of a picture that leaves one pixel there: each pooling before it halves."""
 _REACH = 12
 """Pixels, at least, that features of stride 4 see above and below their own cell."""
+VGG_WIDTHS = (64, 128, 256)
+"""Of the first layers of VGG-16 and VGG-19, at stride 1, 2 and 4."""
 _STRIP = 2**18
 """Pixels of a picture that are encoded at once, where memory suffices."""
 
@@ -28,7 +30,7 @@ class VGGStem(nn.Module):
     of them where no larger stride is asked for.
     """
 
-    def __init__(self, widths: tuple[int, int, int] = (64, 128, 256)) -> None:
+    def __init__(self, widths: tuple[int, int, int] = VGG_WIDTHS) -> None:
         super().__init__()
         one, two, three = widths
         self.conv1_1 = nn.Conv2d(3, one, 3, padding=1)

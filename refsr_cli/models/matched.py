@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from refsr_cli.layers.resample import continued, resize
 from refsr_cli.layers.strips import Strips
-from refsr_cli.layers.vgg import VGGStem
+from refsr_cli.layers.vgg import VGG_WIDTHS, VGGStem
 from refsr_cli.models.base import SRModel
 from refsr_cli.models.edsr import EDSR, EDSRConfig
 from refsr_cli.reference.correspondence import Correspondence
@@ -29,8 +29,8 @@ class MatchedConfig:
 
     groups: int = 8
     """Runs of channels that are read at places of their own."""
-    textures: tuple[int, int, int] = (64, 128, 256)
-    """Widths of the features of references, at stride 1, 2 and 4; those of VGG-19."""
+    textures: tuple[int, int, int] = VGG_WIDTHS
+    """Widths of the features of references, at stride 1, 2 and 4; those of VGG-19, whose weights are not trained."""
     matching: Matching = "learned"
     matched: tuple[int, int, int] = (64, 128, 256)
     """Widths of the features that places are found by; those of VGG-16."""
@@ -47,15 +47,18 @@ class Matched(SRModel):
     scales = (CELL,)
     needs_ref = True
     slower: ClassVar[Mapping[str, float]] = {
-        f"{size}.aggregation.conv_offset_mask": share for size, share in (("medium", 0.1), ("small", 0.01))
+        f"{size}.{part}": share
+        for size, share in (("medium", 0.1), ("small", 0.01))
+        for part in ("offset", "aggregation.conv_offset_mask")
     }
+    """All layers that make offsets at the two smaller sizes, as in the authors' training code."""
 
     def __init__(self, scale: int, config: MatchedConfig, matches: int = 1) -> None:
         super().__init__(scale)
         self.matches = matches
         learned = config.matching == "learned"
         self.correspondence = Correspondence(config.matched).requires_grad_(False) if learned else None
-        self.stem = VGGStem(config.textures)
+        self.stem = VGGStem(config.textures).requires_grad_(config.textures != VGG_WIDTHS)  # VGG's own weights stay
         for module in self.stem.children():  # of random weights the usual ones fade: the picture would drown it
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)

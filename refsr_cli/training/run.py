@@ -46,6 +46,11 @@ def learning_rate_at(step: int, config: TrainConfig) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
+def learning_rate_share(model: SRModel, name: str) -> float:
+    """The part of the learning rate that the weight `name` gets."""
+    return next((part for mark, part in model.slower.items() if mark in name), 1.0)
+
+
 class Run:
     """All that changes while training, and how it is saved and restored."""
 
@@ -112,8 +117,7 @@ class Run:
         groups: dict[float, list[Tensor]] = {}
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
-                share = next((part for mark, part in self.model.slower.items() if mark in name), 1.0)
-                groups.setdefault(share, []).append(parameter)
+                groups.setdefault(learning_rate_share(self.model, name), []).append(parameter)
         return [{"params": parameters, "share": share} for share, parameters in groups.items()]
 
     def teach(self, lesson: Lesson) -> None:
