@@ -278,8 +278,24 @@ def test_a_mean_of_its_own(tmp_path, generator):
 # Containers
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "generator.", "netG.", "module._orig_mod."])
-@pytest.mark.parametrize("wrapper", ["params_ema", "params", "state_dict", "model_state_dict", "model", "net"])
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "",
+        "module.",
+        "_orig_mod.",
+        "generator.",
+        "netG.",
+        "module._orig_mod.",
+        "model.",
+        "net.",
+        "net_g.",
+        "net_g.module.",
+    ],
+)
+@pytest.mark.parametrize(
+    "wrapper", ["params_ema", "params", "state_dict", "model_state_dict", "model", "net", "generator"]
+)
 def test_wrappers_and_prefixes(tmp_path, generator, wrapper, prefix):
     tensors = edsr_pytorch(generator, 4, 1, 2)
     checkpoint = {"epoch": 3, wrapper: collections.OrderedDict((prefix + k, v) for k, v in tensors.items())}
@@ -537,3 +553,23 @@ def test_missing_and_empty_files(tmp_path):
     assert "there is no weight file" in refusal(tmp_path / "a.pt")
     (tmp_path / "a.pt").touch()
     assert "is empty" in refusal(tmp_path / "a.pt")
+
+
+def test_of_several_nets_the_one_that_enlarges_is_read(tmp_path, generator):
+    """As MMagic saves them: the moving average beside the net itself, a discriminator, and a counter."""
+    tensors = edsr_pytorch(generator, 4, 1, 2)
+    other = {f"generator.{key}": torch.zeros_like(value) for key, value in tensors.items()}
+    beside = {"step_counter": torch.zeros(1), "discriminator.conv.weight": torch.zeros(3)}
+    averaged = {f"generator_ema.{key}": value for key, value in tensors.items()}
+    path = keep({"state_dict": {**other, **averaged, **beside}}, tmp_path / "iter.pth")
+    expected = load_any(keep(tensors, tmp_path / "plain.pth")).model.state_dict()
+    found = load_any(path).model.state_dict()
+    assert all(torch.equal(value, found[key]) for key, value in expected.items())
+    alone = load_any(keep({**{k.replace("_ema", ""): v for k, v in averaged.items()}, **beside}, tmp_path / "b.pth"))
+    assert all(torch.equal(value, alone.model.state_dict()[key]) for key, value in expected.items())
+
+
+def test_a_program_is_named_as_such(tmp_path):
+    (tmp_path / "net.onnx").write_bytes(b"\x08\x07")
+    with pytest.raises(BadWeights, match="is an ONNX program"):
+        load_any(tmp_path / "net.onnx")

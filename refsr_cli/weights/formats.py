@@ -14,11 +14,17 @@ from refsr_cli.weights.contents import Contents, Tensors
 from refsr_cli.weights.files import FORMAT, Loaded, as_float32, assemble, read_safetensors, rebuild, require_file
 from refsr_cli.weights.layouts import PUBLISHED, Flavour, sibling_config
 
-_WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "net")
+_WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "net", "generator_ema", "generator")
 """Where training codes keep the weights inside a checkpoint; the first one that is there counts."""
 
-_PREFIXES = ("module.", "_orig_mod.", "generator.", "netG.")
-"""Added to every key by data parallelism, by compilation, and by training codes with two nets."""
+_NETS = ("generator_ema.", "net_g_ema.", "generator.", "net_g.", "netG.")
+"""What training codes with several nets call the one that enlarges; the first one that is there counts."""
+
+_COMPANIONS = ("generator", "discriminator", "net_", "netD.", "step_counter", "data_preprocessor.", "perceptual_loss.")
+"""How the other keys of such a file begin."""
+
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+"""Added to every key by data parallelism, by compilation, and by what holds the net."""
 
 _REMEDY = (
     "in the code it comes from, load it and run torch.save(net.state_dict(), 'weights.pt'), then give refsr that file"
@@ -81,6 +87,8 @@ def read_tensors(path: Path) -> Tensors:
 
 def _read(path: Path) -> tuple[dict[str, str], Tensors]:
     require_file(path)
+    if path.suffix.lower() == ".onnx":
+        raise BadWeights(f"{path} is an ONNX program, from which no net is rebuilt; give the weights it was made from")
     if _is_safetensors(path):
         return read_safetensors(path)
     return {}, as_float32(path, _unwrapped(path, _read_checkpoint(path)))
@@ -128,12 +136,14 @@ def _unwrapped(path: Path, checkpoint: Any) -> Tensors:
 
 
 def _without_prefixes(tensors: Tensors) -> Tensors:
-    """`tensors` without the prefixes that every key shares."""
+    """`tensors` without the prefixes that every key shares; of several nets the one that enlarges."""
     while True:
-        prefix = next((p for p in _PREFIXES if tensors and all(key.startswith(p) for key in tensors)), None)
-        if prefix is None:
+        shared = [prefix for prefix in _PREFIXES if tensors and all(key.startswith(prefix) for key in tensors)]
+        if all(key.startswith((*_NETS, *_COMPANIONS)) for key in tensors):
+            shared += [prefix for prefix in _NETS if any(key.startswith(prefix) for key in tensors)]
+        if not shared:
             return tensors
-        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+        tensors = {key.removeprefix(shared[0]): its for key, its in tensors.items() if key.startswith(shared[0])}
 
 
 # Telling flavours apart
