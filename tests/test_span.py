@@ -143,6 +143,10 @@ def test_a_training_goes_on_from_a_merged_net():
         torch.testing.assert_close(net(lr), merged(lr), rtol=1e-4, atol=1e-3)
     net(lr).abs().mean().backward()
     assert all(value.grad is not None for value in net.parameters())
+    back = build("span", 4, SMALL)
+    assert "another" not in back.start_from(net, "it")
+    with torch.no_grad():
+        torch.testing.assert_close(back(lr), merged(lr), rtol=1e-4, atol=1e-3)
     larger = build("span", 2, {**SMALL, "expanded": True})
     larger.start_from(merged, "it")
     assert torch.equal(larger.after[0].merged()[0], net.after[0].merged()[0])

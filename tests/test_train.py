@@ -1,6 +1,7 @@
 """The training loop: exact resume, interruption, what it writes and what it refuses."""
 
 import csv
+import itertools
 import json
 import math
 import os
@@ -26,8 +27,7 @@ from refsr_cli.recipes import RECIPES, settings_of
 from refsr_cli.tasks import train as training_task
 from refsr_cli.tasks.train import Finished, Pace, Started, Step, Validation, train
 from refsr_cli.training.lessons import Enlarging
-from refsr_cli.training.loop import Clock
-from refsr_cli.training.run import STATE, learning_rate_at
+from refsr_cli.training.run import STATE, Run, learning_rate_at
 from refsr_cli.weights.files import load_weights
 from refsr_cli.weights.store import load_model
 
@@ -212,20 +212,32 @@ def test_learning_rates():
 
 
 def test_as_many_steps_as_fit(monkeypatch, photos, small_val, tmp_path):
-    """At 20 steps a second 1.2 seconds are 24 steps, counted from where the pace was seen last."""
-    monkeypatch.setattr(Clock, "pace", property(lambda self: 20.0))
-    monkeypatch.setattr(training_task, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    """Every look at the clock takes a twentieth of a second; a validation after step 20 takes one."""
+    moments, extra = itertools.count(), [0.0]
+    clock = SimpleNamespace(monotonic=lambda: next(moments) / 1000 + extra[0])
+    usual, validate = Run.advance, training_task.validate_once
+
+    def advance(self):
+        usual(self)
+        extra[0] += 0.05
+
+    def slow(*arguments):
+        extra[0] += 1.0
+        yield from validate(*arguments)
+
+    monkeypatch.setattr(Run, "advance", advance)
+    monkeypatch.setattr(training_task, "validate_once", slow)
+    monkeypatch.setattr(training_task, "time", clock)
     monkeypatch.setattr(training_task, "_SETTLED_STEPS", 15)
-    config = settings(photos, small_val, tmp_path / "run", minutes=0.02, steps=100_000, validate_every=1000)
+    config = settings(photos, small_val, tmp_path / "run", minutes=0.05, steps=100_000, validate_every=20)
     records = list(train(config))
     (pace,) = (record for record in records if isinstance(record, Pace))
-    assert pace.steps == 10 + 24
-    assert records[-1].step == 15 + 24
+    assert 54 <= pace.steps <= 62, "three seconds, at nearly 20 steps a second"
+    assert 20 < records[-1].step <= 42, "one of them, and a share of what was left, went into validations"
     rates = [record.learning_rate for record in records if isinstance(record, Step)]
-    assert rates[-1] < 1e-3 * max(rates), "the schedule ends with the steps"
+    assert rates[-1] < 0.05 * max(rates), "the schedule ends with the steps"
     kept = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert (kept["steps"], kept["minutes"]) == (39, None)
-    assert list(train(resumed(tmp_path / "run", {})))[-1].step == 39
+    assert (kept["steps"], kept["minutes"]) == (records[-1].step, None)
 
 
 def test_time_that_is_over_ends_a_training(photos, small_val, tmp_path):
@@ -533,3 +545,8 @@ def test_batches_that_explode_are_left_out(photos, small_val, tmp_path, monkeypa
     monkeypatch.setattr(Enlarging, "losses", lambda self, *arguments: {"L1": losses_of(self, *arguments)["L1"] / 0})
     with pytest.raises(RefsrError, match="50 batches in a row"):
         list(train(settings(photos, small_val, tmp_path / "hopeless", steps=100, skip_above=5.0)))
+
+
+def test_a_run_that_had_ended_goes_on_for_some_minutes(photos, small_val, tmp_path):
+    list(train(settings(photos, small_val, tmp_path / "run", steps=2, validate_every=1000)))
+    assert list(train(resumed(tmp_path / "run", {"minutes": 1e-6})))[-1].step == 2 + 11

@@ -57,7 +57,7 @@ def folder(tmp_path) -> Path:
 
 def run(folder: Path, minutes: float) -> str:
     command = [sys.executable, "weights/train_next.py", str(minutes), f"PHOTOS={folder}/photos", f"VAL={folder}/val"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # the scripts lie elsewhere here
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout

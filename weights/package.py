@@ -7,10 +7,13 @@ The data sets of the card must lie in $REFSR_DATA."""
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tree alone is enough
 
 import torch
 
@@ -21,24 +24,27 @@ WEIGHTS = Path(__file__).resolve().parent
 
 def refsr(*arguments: str) -> dict[str, float]:
     """Runs a command. Its last record where it is asked for JSON."""
-    done = subprocess.run(
-        [sys.executable, "-m", "refsr_cli", *arguments], check=True, stdout=subprocess.PIPE, text=True
-    )
+    paths = os.pathsep.join([str(WEIGHTS.parent), os.environ.get("PYTHONPATH", "")])
+    command, environment = [sys.executable, "-m", "refsr_cli", *arguments], {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1]) if "--json" in arguments else {}
 
 
 def package(name: str, trained: Path) -> None:
-    packaged = WEIGHTS / f"{name}.safetensors"
+    packaged, card = WEIGHTS / f"{name}.safetensors", WEIGHTS / "cards" / f"{name}.md"
+    if f'id = "{name}"' not in (WEIGHTS / "manifest.toml").read_text() or not card.exists():
+        sys.exit(f"{name} needs a row in manifest.toml and a card, {card}, before it is packaged")
+    figures = scored(trained, card.read_text(), name.rpartition("x")[2])  # first, as it may fail
     loaded = {path: load_weights(path) for path in WEIGHTS.glob("*.safetensors") if path != packaged}
-    users = {path: its for path, its in loaded.items() if trunk_beside(path, its.metadata) == packaged}
+    users = {path: net for path, net in loaded.items() if trunk_beside(path, net.metadata) == packaged}
     refsr("weights", "convert", str(trained), "--half", "-o", str(packaged), "--overwrite")
     trunk = load_weights(packaged).model.state_dict()
-    for path, its in users.items():
-        its.model.trunk.load_state_dict(trunk)
-        save_weights(path, its.model, its.name, its.metadata, torch.float16, packaged)
+    for path, net in users.items():
+        net.model.trunk.load_state_dict(trunk)
+        save_weights(path, net.model, net.name, net.metadata, torch.float16, packaged)
     for path in (packaged, *users):
         note(path)
-    score(packaged, WEIGHTS / "cards" / f"{name}.md", name.rpartition("x")[2])
+    card.write_text(figures)
 
 
 def note(path: Path) -> None:
@@ -49,15 +55,15 @@ def note(path: Path) -> None:
     manifest.write_text(re.sub(row, new, manifest.read_text(), count=1))
 
 
-def score(weights: Path, card: Path, scale: str) -> None:
-    """Measures every row of the card's table of data sets anew."""
-    rows = r"(?m)^(\| (\w+)(, self-ensemble)? \| (y|rgb|y0) \|).*$"
-    for row, dataset, plus, protocol in re.findall(rows, card.read_text()):
+def scored(weights: Path, card: str, scale: str) -> str:
+    """The card with every row of its table of data sets measured anew, in fp32."""
+    rows = r"(?m)^(\| (\w+)(, self-ensemble)? \| (y|rgb) \|).*$"
+    for row, dataset, plus, protocol in re.findall(rows, card):
         which = ["--dataset", dataset, "-s", scale, "--protocol", protocol, "--weights", str(weights)]
-        its = refsr("eval", *which, "--as-published", *["--self-ensemble"] * bool(plus), "--json")
-        figures = [f"{its[kind + 'psnr']:.2f} | {its[kind + 'ssim']:.4f}" for kind in ("", "bicubic_")]
-        line = f"{row} {' | '.join(figures)} |"
-        card.write_text(re.sub(f"(?m)^{re.escape(row)}.*$", line, card.read_text()))
+        result = refsr("eval", *which, "--as-published", *["--self-ensemble"] * bool(plus), "--json")
+        figures = [f"{result[kind + 'psnr']:.2f} | {result[kind + 'ssim']:.4f}" for kind in ("", "bicubic_")]
+        card = re.sub(f"(?m)^{re.escape(row)}.*$", f"{row} {' | '.join(figures)} |", card)
+    return card
 
 
 if __name__ == "__main__":

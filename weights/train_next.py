@@ -18,16 +18,16 @@ from package import WEIGHTS, package, refsr
 RUNS = Path("runs")
 
 
-def train(name: str, lines: list[list[str]], end: float) -> list[Path]:
+def train(name: str, cycle: str, lines: list[list[str]], end: float) -> list[Path]:
     """The run directories of a cycle's trainings. The first goes on from the first of the last cycle that was better,
     as it was before the others, else from the packaged file."""
-    start, runs = RUNS / f"{name}.safetensors", [RUNS / f"{name}-{number}" for number in range(1, len(lines) + 1)]
+    start, runs = RUNS / f"{name}.safetensors", [RUNS / f"{cycle}-{number}" for number in range(1, len(lines) + 1)]
     start = start if start.exists() else WEIGHTS / start.name
     shares = [float(share) for share, *_ in lines]
     for number, (run, line) in enumerate(zip(runs, lines, strict=True)):
         if not (run / "done").exists():
             minutes = max(0.1, (end - time.monotonic()) / 60 * shares[number] / sum(shares[number:]))
-            begin = [*line[1:], "--init-from", str(start), "--out", str(run)]
+            begin = ["--seed", str(int(time.time())), *line[1:], "--init-from", str(start), "--out", str(run)]
             how = ["--resume", str(run)] if (run / "state.pt").exists() else begin
             refsr("train", *how, "--minutes", f"{minutes:.2f}", "--quiet")
             (run / "done").touch()
@@ -35,30 +35,30 @@ def train(name: str, lines: list[list[str]], end: float) -> list[Path]:
     return runs
 
 
-def next_cycle(text: str) -> tuple[str, list[str]]:
-    """The name of the weights, and the lines of their block."""
+def next_cycle(text: str) -> tuple[str, str, list[str]]:
+    """The name of the weights, that of the cycle, and the lines of its block."""
     cycles = dict(re.findall(r"(?ms)^```cycle ([\w -]+)\n(.*?)\n^```", text))
     kinds = (" cuda", "") if torch.cuda.is_available() else ("",)
     for name in re.findall(r"(?m)^\| \d+ \| `([\w-]+)`", text):
         for kind in kinds:
             if name + kind in cycles:
-                return name, cycles[name + kind].splitlines()
+                return name, (name + kind).replace(" ", "-"), cycles[name + kind].splitlines()
     sys.exit("no row of TRAINING.md has a cycle")
 
 
 def main(minutes: str, *folders: str) -> None:
     end = time.monotonic() + 60 * float(minutes)
-    name, block = next_cycle((WEIGHTS / "TRAINING.md").read_text())
+    name, cycle, block = next_cycle((WEIGHTS / "TRAINING.md").read_text())
     named = dict(folder.split("=", 1) for folder in folders)
     *lines, judge = ([named.get(word, word) for word in shlex.split(line)] for line in block)
-    runs = train(name, lines, end)
+    runs = train(name, cycle, lines, end)
     trained = runs[-1] / "model.safetensors"
     both = (WEIGHTS / f"{name}.safetensors", trained)
     before, after = (refsr("eval", *judge, "--weights", str(path), "--json")["psnr"] for path in both)
     print(f"{name}: {before:.3f} dB before, {after:.3f} dB after this cycle")
     if after > before:
-        package(name, trained)
         (RUNS / f"{name}.safetensors").write_bytes((runs[0] / "model.safetensors").read_bytes())
+        package(name, trained)
     for run in runs:
         run.rename(run.with_name(f"{time.strftime('%Y%m%d-%H%M%S')}-{run.name}"))
 

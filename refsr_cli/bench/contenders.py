@@ -70,7 +70,7 @@ def net_of(task: Task) -> SRModel:
     """The net with its weights, or untrained where there are none for that scale: as fast. Where they are named, or
     results scored, raises what `load_model` raises, and BadSetting for those of another scale."""
     if task.weights or task.trained:
-        model = load_model(task.model, task.scale, task.weights).model.eval()
+        model = load_model(task.model, task.scale, task.weights).model.merged().eval()
         if model.scale != task.scale:
             raise BadSetting(
                 f"the weights at hand of {task.model} are for x{model.scale}, not x{task.scale}: give that --scale, "
@@ -79,7 +79,7 @@ def net_of(task: Task) -> SRModel:
         return model
     here = available(task.model)
     if (task.model, task.scale) in here:
-        return load_model(task.model, task.scale).model.eval()
+        return load_model(task.model, task.scale).model.merged().eval()
     return build(task.model, task.scale).eval()
 
 

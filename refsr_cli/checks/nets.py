@@ -20,8 +20,11 @@ from refsr_cli.reference.bank import RefBank, open_reference
 
 _FLOWERPOT = packaged("examples/images") / "flowerpot"
 _SMALL = 48
-_ENOUGH = {"fp32": 50.0, "fp16": 45.0, "bf16": 38.0}
-"""PSNR in dB between a device and a CPU in fp32, from which on a net computes the same."""
+_EXACT, _LESS = 50.0, 3.0
+"""PSNR in dB between a device and a CPU, both in fp32, from which on a net computes the same; and how far a device may
+be below what a CPU reaches in bf16."""
+_GAINED = 3.0
+"""dB that the packaged refnet gains of the flower pot at least; 7 on a CPU."""
 
 
 def nets(device: torch.device, effort: Effort) -> Iterator[Seen]:
@@ -31,9 +34,11 @@ def nets(device: torch.device, effort: Effort) -> Iterator[Seen]:
         scales = MODELS[name].net.scales
         task = Task(name, 4 if 4 in scales else scales[0], str(device))
         net = net_of(task)
-        refs = _bank(1) if net.needs_ref or net.merges_refs else None
-        expected = _upscaler(net, torch.device("cpu"), "fp32")(picture, task.scale, refs).pixels
-        for precision, enough in _ENOUGH.items():
+        refs = _bank(1) if net.needs_ref else None
+        cpu = torch.device("cpu")
+        expected, rounded = (_upscaler(net, cpu, its)(picture, task.scale, refs).pixels for its in ("fp32", "bf16"))
+        least = likeness(rounded, expected) - _LESS
+        for precision, enough in (("fp32", _EXACT), ("fp16", least), ("bf16", least)):
             if precision == "fp16" and device.type == "cpu":
                 continue
             found = _upscaler(net, device, precision)(picture, task.scale, refs).pixels
@@ -85,7 +90,7 @@ def out_of_memory(device: torch.device, effort: Effort) -> Iterator[Seen]:
     upscaler = Upscaler(net, device=str(device), self_ensemble=False, tile=0)
     torch.cuda.empty_cache()
     held, total = torch.cuda.memory_reserved(device), torch.cuda.get_device_properties(device).total_memory
-    room = effort.side**2 * 600  # bytes: less than the whole takes
+    room = effort.side**2 * 200  # bytes: less than two layers of 64 features in bf16 take
     torch.cuda.set_per_process_memory_fraction(min(1.0, (held + room) / total), device)
     try:
         found = upscaler(picture, 4).pixels
@@ -107,7 +112,7 @@ def references(device: torch.device, effort: Effort) -> Iterator[Seen]:
         taken = perf_counter() - begin
         helped = score(to_tensor(pixels), hr, 4, PROTOCOLS["y"]).psnr
         figure = f"{alone:.2f} dB without, {helped:.2f} with, {taken:.2f} s the first time"
-        yield Seen(f"{name} with two references", figure, helped > alone - 0.05)
+        yield Seen(f"{name} with two references", figure, helped > alone + _GAINED if name == "refnet" else None)
 
 
 def compiling(device: torch.device, effort: Effort) -> Iterator[Seen]:
@@ -129,7 +134,8 @@ def _net(name: str) -> SRModel:
 
 
 def _upscaler(net: SRModel, device: torch.device, precision: str) -> Upscaler:
-    return Upscaler(copy.deepcopy(net), device=str(device), precision=precision, self_ensemble=False)
+    model = copy.deepcopy(net)
+    return Upscaler(model, device=str(device), precision=precision, self_ensemble=False, as_published=True)
 
 
 def _picture(pixels: Pixels) -> Picture:

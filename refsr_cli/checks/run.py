@@ -44,6 +44,7 @@ def check_device(device: str, folder: Path, effort: Effort, names: Sequence[str]
         began = time.monotonic()
         if began - begin > effort.seconds:
             rows.append(Row(name, "left out, as no time is left", "", None, 0.0))
+            _write(folder, chosen, rows)
             yield rows[-1]
             continue
         try:

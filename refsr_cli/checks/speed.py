@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from refsr_cli.bench.contenders import fitting
 from refsr_cli.checks.results import Effort, Seen
 from refsr_cli.config import BenchConfig, TrainConfig, UpscaleConfig
 from refsr_cli.errors import Failed
@@ -24,10 +25,11 @@ _HALF = 0.5
 
 def race(device: torch.device, effort: Effort) -> Iterator[Seen]:
     """`refsr bench` in bf16, self-ensemble included."""
+    there = fitting(str(device))
     config = BenchConfig(
         models=effort.racing,
         sizes=((effort.side, effort.side),),
-        against=("refsr-bf16", "refsr+bf16"),
+        against=tuple(name for name in ("refsr-bf16", "refsr+bf16") if name in there) or ("refsr", "refsr+"),
         rounds=effort.rounds,
         device=str(device),
     )
@@ -37,7 +39,8 @@ def race(device: torch.device, effort: Effort) -> Iterator[Seen]:
             yield Seen("convolutions at best", figure)
         elif isinstance(record, Timing):
             share = record.peak_share or 0.0
-            figure = f"{record.milliseconds:.1f} ms, {share:.0%} of the peak, {record.ratio_to_plain:.1f}x plain"
+            ratio = "" if record.ratio_to_plain is None else f", {record.ratio_to_plain:.1f}x plain"
+            figure = f"{record.milliseconds:.1f} ms, {share:.0%} of the peak{ratio}"
             asked = device.type == "cuda" and record.model == "edsr" and record.variant != "plain"
             what = f"{record.model} {record.width}x{record.height} {record.variant}"
             yield Seen(what, figure, share >= _HALF if asked else None)

@@ -116,7 +116,10 @@ class TrainConfig:
             require(
                 getattr(self, name) >= 1, f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}"
             )
-        require(self.minutes is None or 0 < self.minutes < math.inf, f"--minutes must be above 0, not {self.minutes}")
+        require(
+            self.minutes is None or 0 < self.minutes < math.inf,
+            f"--minutes must be above 0 and finite, not {self.minutes}",
+        )
         require(self.patch >= 3 or not self.fold_tail, "--fold-tail needs a --patch of at least 3")
         require(0 < self.learning_rate < math.inf, f"--learning-rate must be above 0, not {self.learning_rate}")
         require(self.schedule in get_args(Schedule), f"--schedule is {' or '.join(get_args(Schedule))}")

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refsr_cli.layers.blocks import conv, exactly
+from refsr_cli.layers.unfilled import Unfilled
 from refsr_cli.models.base import SRModel
 from refsr_cli.models.edsr import DIV2K_MEAN
 
@@ -122,17 +123,18 @@ class SPAN(SRModel):
 
     def forward(self, lr: Tensor) -> Tensor:
         shallow = self.head((lr - self.mean) * self.config.value_range)
-        x, results, inner = shallow, [], shallow
-        for block in self.body:
+        first, inner = self.body[0](shallow)
+        x = first
+        for block in self.body[1:]:
             x, inner = block(x)
-            results.append(x)
-        joined = self.join(torch.cat([shallow, self.after(x), results[0], inner], 1))
+        joined = self.join(torch.cat([shallow, self.after(x), first, inner], 1))
         return F.pixel_shuffle(exactly(self.tail, joined), self.scale)
 
     def merged(self) -> "SPAN":
         if not self.config.expanded:
             return self
-        net = SPAN(replace(self.config, expanded=False), self.scale)
+        with Unfilled():
+            net = SPAN(replace(self.config, expanded=False), self.scale).to(self.tail.weight)
         values = {key: value for key, value in self.state_dict().items() if key in net.state_dict()}
         for name, layer in self.named_modules():
             if isinstance(layer, ExpandedConv):
@@ -141,7 +143,9 @@ class SPAN(SRModel):
         return net.train(self.training)
 
     def start_from(self, source: SRModel, name: str, *, partly: bool = False) -> str:
-        """From a merged net too, where this one is expanded."""
+        """From a merged net too where this one is expanded, and from an expanded one where this is not."""
+        if isinstance(source, SPAN) and not self.config.expanded:
+            source = source.merged()
         if partly or source.config != replace(self.config, expanded=False) or source.config == self.config:
             return super().start_from(source, name, partly=partly)
         expanded = SPAN(self.config, source.scale)

@@ -16,6 +16,7 @@ from refsr_cli.reference.field import (
     FIT_RADIUS,
     LEAST_CONTRAST,
     MOST_CONTRAST,
+    NEAR,
     TONE_NOISE,
     Field,
     Level,
@@ -66,7 +67,7 @@ class CompiledLevel(Level):
         for distance in distances:
             for down, right in beside(distance):
                 changed = places, score, new_places, new_score
-                self._run(self._kernels.propagate, *changed, down, right, np.float32(BETTER))
+                self._run(self._kernels.propagate, *changed, down, right, np.float32(BETTER), np.float32(NEAR))
                 places, score, new_places, new_score = new_places, new_score, places, score
         return self._field(places, score)
 

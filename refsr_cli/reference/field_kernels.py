@@ -11,12 +11,11 @@ import numpy as np
 from numba import njit
 
 from refsr_cli.reference.descriptors import RADIUS
-from refsr_cli.reference.field import NEAR
 
 Array = Any
 _WINDOW, _MORE = (2 * RADIUS + 1) ** 2, 2 * RADIUS
 """Cells compared, and by how many the continued picture is wider."""
-_NEAR, _RADIUS, _ONE, _ZERO = np.float32(NEAR), np.float32(RADIUS), np.float32(1), np.float32(0)
+_RADIUS, _ONE, _ZERO = np.float32(RADIUS), np.float32(1), np.float32(0)
 
 
 class Pair(NamedTuple):
@@ -202,10 +201,11 @@ def propagate(
     down: int,
     right: int,
     margin: np.float32,
+    near: np.float32,
     first: int,
     last: int,
 ) -> None:
-    """Tries what the neighbours `down` and `right` before would say, continued to here."""
+    """Tries what the neighbours `down` and `right` before would say, continued to here, where that is not `near`."""
     width = pair.width
     height = len(score) // width
     for cell in range(first, last):
@@ -219,7 +219,7 @@ def propagate(
         for number in range(2, 6):
             change += _RADIUS * abs(places[number, other] - places[number, cell])
         found = score[cell]
-        if change > _NEAR:
+        if change > near:
             found = _correlation(
                 pair, cell, y, x, places[2, other], places[3, other], places[4, other], places[5, other]
             )

@@ -36,9 +36,9 @@ from refsr_cli.training.run import BEST, STATE, WEIGHTS, Run, learning_rate_at
 from refsr_cli.training.validation import Validation, open_validation, validate_once
 from refsr_cli.weights.store import RESTORER, load_model
 
-PACE_STEPS = 10
 _SETTLED_STEPS = 200
-"""After so many the pace counts for all that follow."""
+"""Steps after which the pace is that of all that follow, but for validations."""
+PACE_STEPS = 10
 """Steps after which the time for all of them is foretold."""
 _CLEAN_WINDOWS = 0.3
 """Part of the windows with references that nothing happens to: references give most to clean pictures."""
@@ -126,7 +126,7 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
     if not config.resume and (out / STATE).exists():
         raise BadSetting(f"{out} holds a training already; go on with --resume {out}, or give another --out")
     group.wait()  # nobody may write there before all have looked
-    run = Run(config, group, out)
+    run = Run(replace(config, minutes=None), group, out)  # the time is that of this command, not of the run
     if config.pairs and not (run.model.merges_refs or run.model.needs_ref):
         raise BadSetting(f"--pairs is for nets that take references, and {config.model} does not")
     if config.prepared and not run.model.merges_refs:
@@ -152,11 +152,12 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
         stop = group.any(interrupted.is_set())
         if run.step and _is_milestone(run) and not stop:
             yield from validate_once(run, benchmark)  # what an interruption left undone
+        fitted = _Fitted(run, began + 60 * config.minutes) if config.minutes else None
         while run.step < run.config.steps and not stop:
             run.advance()
             done = clock.tick()
-            if run.config.minutes and done in (PACE_STEPS, _SETTLED_STEPS):
-                _fit_steps(run, clock.pace, time.monotonic() - began, settled=done == _SETTLED_STEPS)
+            if fitted:
+                fitted.step(again=done in (PACE_STEPS, _SETTLED_STEPS))
             if done == PACE_STEPS:
                 pace, steps = clock.pace, run.config.steps
                 yield Pace(steps, pace, (steps - run.step) / pace)
@@ -171,6 +172,8 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
             if _is_milestone(run) and not stop:
                 with clock.stopped():
                     yield from validate_once(run, benchmark)
+                if fitted and done > _SETTLED_STEPS and run.step < run.config.steps:
+                    fitted.fit()
         if stop:
             run.save()
             raise KeyboardInterrupt(f"step {run.step:,} is saved, go on with --resume {out}")
@@ -179,14 +182,30 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
     yield Finished(run.step, out / WEIGHTS, best, seconds, lesson.unusable)
 
 
-def _fit_steps(run: Run, pace: float, seconds: float, *, settled: bool) -> None:
-    """Changes how many steps there are to those that fit into what is left of `minutes` after `seconds`."""
-    assert run.config.minutes is not None
-    fitting = max(run.step + 1.0, run.step + pace * (60 * run.config.minutes - seconds))
-    steps = round(float(run.group.mean(torch.tensor(fitting))))  # the same in every process
-    run.config = replace(run.config, steps=steps, minutes=None if settled else run.config.minutes)
-    if run.group.leads:
-        _keep_settings(run)
+class _Fitted:
+    """As many steps as fit until `end`, a moment of `time.monotonic`, by the pace since the first step, validations
+    included."""
+
+    def __init__(self, run: Run, end: float) -> None:
+        self._run, self._end, self._first = run, end, (0, 0.0)
+        least = run.step + PACE_STEPS + 1  # until the pace is known; a run that had ended goes on
+        run.config = replace(run.config, steps=max(run.config.steps, least))
+
+    def step(self, *, again: bool) -> None:
+        """After each step; `again` where the number of steps is to be found anew."""
+        if not self._first[0]:
+            self._first = self._run.step, time.monotonic()
+        elif again:
+            self.fit()
+
+    def fit(self) -> None:
+        run, (first, began), now = self._run, self._first, time.monotonic()
+        pace = (run.step - first) / max(1e-9, now - began)
+        steps = max(run.step + 1.0, run.step + pace * (self._end - now))
+        shared = run.group.mean(torch.tensor(steps, dtype=torch.float64, device=run.device))  # equal in all processes
+        run.config = replace(run.config, steps=round(float(shared)))
+        if run.group.leads:
+            _keep_settings(run)
 
 
 def _is_milestone(run: Run) -> bool:
