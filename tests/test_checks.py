@@ -10,7 +10,7 @@ import torch
 
 from refsr_cli.checks import run
 from refsr_cli.checks.nets import nets
-from refsr_cli.checks.results import SMALL, Effort, Seen, likeness
+from refsr_cli.checks.results import SMALL, Effort, Seen, similarity
 from refsr_cli.checks.run import CHECKS, check_device
 from refsr_cli.errors import UnknownName
 from refsr_cli.inference.upscaler import Upscaler
@@ -82,8 +82,8 @@ def test_nets_that_compute_the_same_pass():
 
 def test_equal_pictures_are_as_like_as_can_be():
     pixels = np.zeros((4, 4, 3), np.uint8)
-    assert likeness(pixels, pixels) == 99
-    assert likeness(pixels + np.uint8(1), pixels) == pytest.approx(20 * np.log10(255))
+    assert similarity(pixels, pixels) == 99
+    assert similarity(pixels + np.uint8(1), pixels) == pytest.approx(20 * np.log10(255))
 
 
 @pytest.mark.parametrize("name", ["out of memory", "compiling"])

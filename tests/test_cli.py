@@ -204,35 +204,29 @@ def test_interrupted_in_the_middle(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def shown_at(monkeypatch, capsys, moments: list[tuple[float, int]], total: int) -> list[str]:
+    """What is written where so many parts are done at each moment."""
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    display = Display()
+
+    def records():
+        nonlocal now
+        for moment, done in moments:
+            now = moment
+            yield Progress("a.png", done, total)
+
+    display.show(records())
+    return capsys.readouterr().err.splitlines()
+
+
 def test_what_comes_before_the_first_progress_does_not_count_for_the_pace(monkeypatch, capsys):
     """A minute of matching, then 20 s for each of ten tiles."""
-    now = 0.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
-    display = Display()
-
-    def records():
-        nonlocal now
-        for moment, done in ((0.0, 0), (60.0, 0), (80.0, 1), (100.0, 2)):
-            now = moment
-            yield Progress("a.png", done, 10)
-
-    display.show(records())
-    told = capsys.readouterr().err.splitlines()
-    assert [line.partition("about ")[2] for line in told] == ["3 min 0 s to go", "2 min 40 s to go"]
+    lines = shown_at(monkeypatch, capsys, [(0.0, 0), (60.0, 0), (80.0, 1), (100.0, 2)], 10)
+    assert [line.partition("about ")[2] for line in lines] == ["3 min 0 s to go", "2 min 40 s to go"]
 
 
-def test_before_a_pace_was_seen_no_time_is_told(monkeypatch, capsys):
-    """The first thing heard of a picture is that one of six rounds is done, who knows since when."""
-    now = 0.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
-    display = Display()
-
-    def records():
-        nonlocal now
-        for moment, done in ((100.0, 1), (120.0, 2), (140.0, 3)):
-            now = moment
-            yield Progress("a.png", done, 6)
-
-    display.show(records())
-    told = capsys.readouterr().err.splitlines()
-    assert told == ["a.png: 33%, about 1 min 20 s to go", "a.png: 50%, about 1 min 0 s to go"]
+def test_before_a_pace_was_seen_no_time_is_given(monkeypatch, capsys):
+    """The first that is reported of a picture is that one of six rounds is done, whenever it began."""
+    lines = shown_at(monkeypatch, capsys, [(100.0, 1), (120.0, 2), (140.0, 3)], 6)
+    assert lines == ["a.png: 33%, about 1 min 20 s to go", "a.png: 50%, about 1 min 0 s to go"]

@@ -205,16 +205,21 @@ def test_self_ensemble_of_an_equivariant_net_is_the_net():
     assert torch.allclose(ensembled(run)(lr), run(lr), atol=1e-6)
 
 
+def mean_of_views(net: Callable[[Tensor], Tensor], lr: Tensor) -> Tensor:
+    """Over the eight orientations, written with rot90, not with the orientations of the code; float64."""
+    views = []
+    for turns in range(4):
+        for mirrored in (False, True):
+            view = torch.rot90(lr.flip(-1) if mirrored else lr, turns, (-2, -1))
+            back = torch.rot90(net(view), -turns, (-2, -1)).double()
+            views.append(back.flip(-1) if mirrored else back)
+    return torch.stack(views).mean(0)
+
+
 def test_self_ensemble_is_the_mean_over_turned_inputs():
     run = runner_for(small_edsr(2))
     lr = torch.rand(1, 3, 10, 13)
-    views = []
-    for turns in range(4):  # written with rot90, not with the orientations of the code
-        for mirrored in (False, True):
-            view = torch.rot90(lr.flip(-1) if mirrored else lr, turns, (-2, -1))
-            back = torch.rot90(run(view), -turns, (-2, -1))
-            views.append(back.flip(-1) if mirrored else back)
-    assert torch.allclose(ensembled(run)(lr), torch.stack(views).mean(0), atol=1e-5)
+    assert torch.allclose(ensembled(run)(lr).double(), mean_of_views(run, lr), atol=1e-5)
 
 
 def text() -> np.ndarray:
@@ -225,15 +230,9 @@ def text() -> np.ndarray:
     return pixels
 
 
-def by_hand(net: Callable[[torch.Tensor], torch.Tensor], lr: torch.Tensor) -> np.ndarray:
-    """The mean of eight views, written with rot90, clamped and rounded once; (H, W, 3) uint8."""
-    total = torch.zeros(())
-    for turns in range(4):
-        for mirrored in (False, True):
-            view = torch.rot90(lr.flip(-1) if mirrored else lr, turns, (-2, -1))
-            back = torch.rot90(net(view), -turns, (-2, -1)).double()
-            total = total + (back.flip(-1) if mirrored else back)
-    return (total / 8).clamp(0, 1).mul(255).round().byte()[0].permute(1, 2, 0).numpy()
+def by_hand(net: Callable[[Tensor], Tensor], lr: Tensor) -> np.ndarray:
+    """The mean of the views, clamped and rounded once; (H, W, 3) uint8."""
+    return mean_of_views(net, lr).clamp(0, 1).mul(255).round().byte()[0].permute(1, 2, 0).numpy()
 
 
 @torch.no_grad()

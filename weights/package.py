@@ -5,7 +5,6 @@ python weights/package.py edsr-baseline-x4 RUN/model.safetensors
 
 The data sets of the card must lie in $REFSR_DATA."""
 
-import hashlib
 import json
 import os
 import re
@@ -17,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tree alone i
 
 import torch
 
+from refsr_cli.files import digest
 from refsr_cli.weights.files import load_weights, save_weights, trunk_beside
 
 WEIGHTS = Path(__file__).resolve().parent
@@ -51,7 +51,7 @@ def note(path: Path) -> None:
     """Writes the size and the checksum of a file into its row."""
     manifest = WEIGHTS / "manifest.toml"
     row = rf'(?s)(id = "{path.stem}"\n.*?sha256 = ")\w+(".*?bytes = )\d+'
-    new = rf"\g<1>{hashlib.sha256(path.read_bytes()).hexdigest()}\g<2>{path.stat().st_size}"
+    new = rf"\g<1>{digest(path)}\g<2>{path.stat().st_size}"
     manifest.write_text(re.sub(row, new, manifest.read_text(), count=1))
 
 

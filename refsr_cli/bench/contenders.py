@@ -8,7 +8,6 @@ from importlib.util import find_spec
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refsr_cli.errors import BadSetting
@@ -17,7 +16,7 @@ from refsr_cli.inference.device import pick_device, pick_precision
 from refsr_cli.inference.fast import fast
 from refsr_cli.inference.runner import ensembled
 from refsr_cli.inference.upscaler import Upscaler
-from refsr_cli.layers.folding import KERNEL
+from refsr_cli.layers.folding import apply_folded
 from refsr_cli.models import SRModel, build
 from refsr_cli.weights.store import available, load_model
 
@@ -154,8 +153,7 @@ class _Folded(nn.Module):
             self.weight, self.bias = model.folded(features)
 
     def forward(self, lr: Tensor) -> Tensor:
-        x = F.conv2d(self.model.body_output(lr), self.weight, self.bias, padding=KERNEL // 2)
-        return F.pixel_shuffle(x, self.model.scale).clamp(0, 1)
+        return apply_folded(self.weight, self.bias, self.model.body_output(lr), self.model.scale).clamp(0, 1)
 
 
 def _converted(task: Task, folded: bool) -> nn.Module:

@@ -138,7 +138,7 @@ def convolution_peak(device: str, precision: torch.dtype, rounds: int = 5) -> fl
         for _ in range(rounds + 1):
             begin = time.perf_counter()
             layer(x)
-            _wait(chosen)
+            wait(chosen)
             best = min(best, time.perf_counter() - begin)
     return 2 * 9 * channels**2 * side**2 / best
 
@@ -171,7 +171,7 @@ def _answer(connection: Connection, name: str, task: Task) -> None:
             before = _forget_peak(device)
             begin = time.perf_counter()
             result = enlarge(asked)
-            _wait(device)
+            wait(device)
             seconds = time.perf_counter() - begin
             peak = _peak(device)
             answer: Run | str = Run(seconds, None if before is None or peak is None else max(0, peak - before))
@@ -180,7 +180,8 @@ def _answer(connection: Connection, name: str, task: Task) -> None:
         connection.send(answer)
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until all that was asked of it is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

@@ -2,14 +2,14 @@
 
 import copy
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from time import perf_counter
 
 import numpy as np
 import torch
 
 from refsr_cli.bench.contenders import Task, net_of
-from refsr_cli.checks.results import Effort, Seen, likeness, seconds_of
+from refsr_cli.checks.results import Effort, Seen, seconds_of, similarity
 from refsr_cli.images import Picture, Pixels, read_rgb8, to_tensor
 from refsr_cli.inference.results import finished
 from refsr_cli.inference.upscaler import Upscaler
@@ -17,6 +17,7 @@ from refsr_cli.metrics import PROTOCOLS, score
 from refsr_cli.models import MODELS, SRModel
 from refsr_cli.packaged import packaged
 from refsr_cli.reference.bank import RefBank, open_reference
+from refsr_cli.tasks.bench import filled
 
 _FLOWERPOT = packaged("examples/images") / "flowerpot"
 _SMALL = 48
@@ -29,7 +30,7 @@ _GAINED = 3.0
 
 def nets(device: torch.device, effort: Effort) -> Iterator[Seen]:
     """Every net against itself on a CPU in fp32."""
-    picture = _picture(_photo()[:_SMALL, :_SMALL])
+    picture = _picture(_photo())
     for name in effort.nets or tuple(MODELS):
         scales = MODELS[name].net.scales
         task = Task(name, 4 if 4 in scales else scales[0], str(device))
@@ -37,12 +38,12 @@ def nets(device: torch.device, effort: Effort) -> Iterator[Seen]:
         refs = _bank(1) if net.needs_ref else None
         cpu = torch.device("cpu")
         expected, rounded = (_upscaler(net, cpu, its)(picture, task.scale, refs).pixels for its in ("fp32", "bf16"))
-        least = likeness(rounded, expected) - _LESS
+        least = similarity(rounded, expected) - _LESS
         for precision, enough in (("fp32", _EXACT), ("fp16", least), ("bf16", least)):
             if precision == "fp16" and device.type == "cpu":
                 continue
             found = _upscaler(net, device, precision)(picture, task.scale, refs).pixels
-            alike = likeness(found, expected)
+            alike = similarity(found, expected)
             yield Seen(f"{name} in {precision}", f"{alike:.1f} dB of the CPU's result", alike >= enough)
 
 
@@ -54,7 +55,7 @@ def tiles(device: torch.device, effort: Effort) -> Iterator[Seen]:
         upscaler = Upscaler(copy.deepcopy(net), device=str(device), self_ensemble=False, tile=tile)
         found = upscaler(picture, 4).pixels
         whole = found if whole is None else whole
-        taken = seconds_of(lambda its=upscaler: its(picture, 4), device, effort.rounds)  # type: ignore[misc]
+        taken = seconds_of(partial(upscaler, picture, 4), device, effort.rounds)
         difference = int(np.abs(found.astype(int) - whole).max())
         name = {0: "the whole at once", None: "tiles as they are chosen"}.get(tile, f"tiles of {tile}")
         yield Seen(f"{effort.side}x{effort.side}, {name}", f"{1000 * taken:.0f} ms", difference <= 1)
@@ -96,7 +97,7 @@ def out_of_memory(device: torch.device, effort: Effort) -> Iterator[Seen]:
         found = upscaler(picture, 4).pixels
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, device)
-    alike = likeness(found, expected)
+    alike = similarity(found, expected)
     yield Seen("a picture too large for the device", f"{alike:.1f} dB of the usual result", alike >= 50)
 
 
@@ -124,9 +125,9 @@ def compiling(device: torch.device, effort: Effort) -> Iterator[Seen]:
     for compile in (False, True):
         upscaler = Upscaler(_net("edsr-baseline"), device=str(device), self_ensemble=False, compile=compile)
         results.append(upscaler(picture, 4).pixels)
-        taken = seconds_of(lambda its=upscaler: its(picture, 4), device, effort.rounds)  # type: ignore[misc]
+        taken = seconds_of(partial(upscaler, picture, 4), device, effort.rounds)
         name = "--compile" if compile else "without"
-        yield Seen(f"edsr-baseline {name}", f"{1000 * taken:.0f} ms", likeness(results[-1], results[0]) > 45)
+        yield Seen(f"edsr-baseline {name}", f"{1000 * taken:.0f} ms", similarity(results[-1], results[0]) > 45)
 
 
 def _net(name: str) -> SRModel:
@@ -145,11 +146,10 @@ def _picture(pixels: Pixels) -> Picture:
 @cache
 def _bank(count: int) -> RefBank:
     paths = sorted((_FLOWERPOT / "ref").iterdir())[:count]
-    return RefBank([open_reference(path.name, lambda path=path: read_rgb8(path)) for path in paths])  # type: ignore[misc]
+    return RefBank([open_reference(path.name, partial(read_rgb8, path)) for path in paths])
 
 
 def _photo(side: int = _SMALL) -> Pixels:
     """(side, side, 3) of mirrored copies of a photo."""
     photo = read_rgb8(packaged("examples/images") / "kodak" / "kodim08.png").permute(1, 2, 0).numpy()
-    pad = [(0, max(0, side - size)) for size in photo.shape[:2]]
-    return np.pad(photo, [*pad, (0, 0)], mode="symmetric")[:side, :side]
+    return filled(photo, side, side)

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
 
-import numpy as np
 import torch
 
+from refsr_cli.bench.rounds import wait
 from refsr_cli.images import Pixels
+from refsr_cli.metrics import psnr
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,9 @@ class Row:
         return f"| {self.check} | {self.what} | {self.figure.replace('|', '/')} | {verdict} | {self.seconds:.1f} |"
 
 
-def likeness(found: Pixels, expected: Pixels) -> float:
-    """PSNR in dB of two pictures of 8 bit, at most 99, which stands for equal."""
-    error = float(np.square(found.astype(np.float64) - expected).mean())
-    return min(99.0, 10 * float(np.log10(255**2 / error))) if error else 99.0
+def similarity(found: Pixels, expected: Pixels) -> float:
+    """PSNR in dB of two pictures, at most 99, which stands for equal."""
+    return min(99.0, psnr(torch.from_numpy(found), torch.from_numpy(expected)))
 
 
 def seconds_of(work: Callable[[], object], device: torch.device, rounds: int) -> float:
@@ -86,7 +86,6 @@ def seconds_of(work: Callable[[], object], device: torch.device, rounds: int) ->
     for _ in range(rounds + 1):
         begin = perf_counter()
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait(device)
         taken.append(perf_counter() - begin)
     return median(taken[1:])

@@ -39,10 +39,7 @@ class _Warping:
         self.cells = compiled.Cells(*(part.contiguous().numpy() for part in parts), scale)
         self.radius = scale // 2
         self.images = {
-            number: (
-                references[number].image.permute(1, 2, 0).contiguous().numpy(),
-                np.float32(references[number].ratio),
-            )
+            number: (references[number].interleaved.numpy(), np.float32(references[number].ratio))
             for number in match.ref_id.unique().tolist()
         }
         self.voters = {shift: compiled.Voters(*_along(match, scale, *shift)) for shift in VOTERS}

@@ -7,6 +7,7 @@ does the same.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import EllipsisType
 
 import torch
@@ -34,6 +35,11 @@ class Source:
     """(3, H, W) uint8."""
     ratio: tuple[float, float]
     """Its height and width for those of the reference, as positions are in pixels of that."""
+
+    @cached_property
+    def interleaved(self) -> Tensor:
+        """`image` as (H, W, 3), whose pixels lie side by side."""
+        return self.image.permute(1, 2, 0).contiguous()
 
     @classmethod
     def of(cls, image: Tensor, match: Match, scale: int) -> "Source":

@@ -188,10 +188,10 @@ def _pictures(config: BenchConfig) -> list[tuple[Pixels, Sample | None]]:
             raise BadSetting(f"--truth {config.truth} is grey; give a picture with colours")
         return [(sample.lr.pixels, sample)]
     photo = read_rgb8(packaged("examples/images") / "kodak" / "kodim08.png").permute(1, 2, 0).numpy()
-    return [(_filled(photo, *size), None) for size in config.sizes]
+    return [(filled(photo, *size), None) for size in config.sizes]
 
 
-def _filled(photo: Pixels, width: int, height: int) -> Pixels:
+def filled(photo: Pixels, width: int, height: int) -> Pixels:
     """A picture of any size, of mirrored copies of a photo."""
     pad = ((0, max(0, height - photo.shape[0])), (0, max(0, width - photo.shape[1])), (0, 0))
     return np.ascontiguousarray(np.pad(photo, pad, mode="reflect")[:height, :width])
