@@ -68,7 +68,7 @@ class Merger(nn.Module):
         """(N, channels, h, w), put together part by part, since each takes as much memory as the result."""
         number, _, height, width = offer.lr.shape
         shape = number, self.channels + (_QUALITY if self.conditioned else 0), height, width
-        inputs = torch.empty(shape, device=offer.lr.device, memory_format=torch.channels_last)
+        inputs = torch.empty(shape, dtype=offer.lr.dtype, device=offer.lr.device, memory_format=torch.channels_last)
         filled = 0
         for part in self._parts(offer, likely):
             inputs[:, filled : filled + part.shape[1]] = part
