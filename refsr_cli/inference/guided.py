@@ -16,11 +16,9 @@ from refsr_cli.reference.compiled_warp import warp
 from refsr_cli.reference.match import Match
 from refsr_cli.reference.offer import Quality, offered
 from refsr_cli.reference.transfer import VOTES_RADIUS, Source
-from refsr_cli.reference.trust import TRUST_RADIUS, add_detail
-from refsr_cli.restoration.consistency import KnownInput
+from refsr_cli.reference.trust import SUPPORT_RADIUS, TRUST_RADIUS, add_detail
+from refsr_cli.restoration.consistency import KNOWN_HALO, KnownInput
 
-GUIDED_HALO = VOTES_RADIUS + TRUST_RADIUS
-"""Low-resolution pixels that guidance sees beyond what the net itself sees."""
 GUIDED_BYTES = 2000.0
 """Bytes for each low-resolution pixel that guidance takes besides the net: what is offered, and what merging makes."""
 _UNSEEN = 1 / 255
@@ -58,6 +56,11 @@ class RestoredInput:
     def quality(self) -> Quality:
         """How degraded it was."""
         return self.known.degradation.quality
+
+
+def guided_halo(restored: RestoredInput | None) -> int:
+    """Low-resolution pixels that guidance depends on beyond those that the net itself does."""
+    return VOTES_RADIUS + TRUST_RADIUS + (KNOWN_HALO + SUPPORT_RADIUS if restored else 0)
 
 
 def shown_by(match: Match, sources: Sequence[Source], scale: int) -> TileRunner:

@@ -10,7 +10,7 @@ import torch
 from refsr_cli.errors import BadSetting
 from refsr_cli.images import Picture, Pixels, bleed_color, to_tensor
 from refsr_cli.inference.device import pick_device, pick_precision
-from refsr_cli.inference.guided import GUIDED_BYTES, GUIDED_HALO, RefUse, RestoredInput, guided, shown_by, uses
+from refsr_cli.inference.guided import GUIDED_BYTES, RefUse, RestoredInput, guided, guided_halo, shown_by, uses
 from refsr_cli.inference.memory import SMALLEST_TILE, bytes_per_pixel, default_memory, tile_side
 from refsr_cli.inference.passes import blended, plan_passes, shrink
 from refsr_cli.inference.referred import ROOM, look, referred, turned, turned_back
@@ -125,8 +125,7 @@ class Upscaler:
         if before:
             before = replace(before, alike=(yield from self._alike(pixels, match, sources, before)))
         run = guided(net, self._merge, self.model.scale, match, sources, before, project=self._consistent)
-        halo += GUIDED_HALO + self.model.merge_radius
-        halo += (KNOWN_HALO if before else 0) + (CONSISTENT_HALO if self._consistent else 0)
+        halo += guided_halo(before) + self.model.merge_radius + (CONSISTENT_HALO if self._consistent else 0)
         ((large, trust),) = yield from self._in_tiles(run, [pixels], scale, halo, self._pixel_bytes + GUIDED_BYTES)
         assert trust is not None, "what is guided has a trust"
         return large, Guidance(trust, match, tuple(chosen), uses(chosen, match, trust, scale))

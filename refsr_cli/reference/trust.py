@@ -31,6 +31,14 @@ TRUST_RADIUS = 20
 """Low-resolution pixels around one that can change its trust: shrinking and enlarging, veto, its widening, votes."""
 _VETO_AREA = 9
 """Low-resolution pixels, a side, over which consistency is judged."""
+_SUPPORT_AREA = 25
+"""Low-resolution pixels, a side, over which the detail in a blurred picture supports each other."""
+SUPPORT_RADIUS = _SUPPORT_AREA // 2 + 1
+"""Low-resolution pixels around one that can support it."""
+_SUPPORT = (0.05, 0.15)
+"""Mean trust there from which detail in a blurred picture is taken at all, and in full."""
+_BLURRED = 0.5
+"""σ, in pixels, from which a picture counts as blurred, in part below."""
 _TAKEN_AREA = 5
 """Low-resolution pixels, a side, around those where detail is taken, that shrinking reads."""
 
@@ -64,9 +72,10 @@ def add_detail(offer: Offer, detail: Tensor, trust: Tensor, residual: Residual |
     trust that is left.
 
     What contradicts the low-resolution picture is enlarged and taken away. Where the result is worse explained than the
-    base even so, the detail is a mistake, whatever its score: it is withdrawn there. `detail` and `trust` are what
-    `merge` makes of the offer. `residual` is what contradicts the input where less is known of it than every pixel, as
-    of a JPEG. Returns sr and trust.
+    base even so, the detail is a mistake, whatever its score: it is withdrawn there. A blurred picture contradicts no
+    edge for being too sharp: where detail is found in few places of it only, it is withdrawn too. `detail` and `trust`
+    are what `merge` makes of the offer. `residual` is what contradicts the input where less is known of it than every
+    pixel, as of a JPEG. Returns sr and trust.
     """
     contradicting = residual or difference_from(offer.lr)
     added = (offer.base + trust * detail).clamp(0, 1)
@@ -77,7 +86,15 @@ def add_detail(offer: Offer, detail: Tensor, trust: Tensor, residual: Residual |
     allowed = (detailed <= plain + _TOLERANCE).float()
     allowed = -F.max_pool2d(-allowed, 3, stride=1, padding=1)
     kept = _up(F.avg_pool2d(allowed, 3, stride=1, padding=1, count_include_pad=False), offer.scale)
+    kept = kept * _supported(trust * kept, offer)
     return torch.lerp(offer.base, added, kept), trust * kept
+
+
+def _supported(trust: Tensor, offer: Offer) -> Tensor:
+    """What part of the detail is left where a blurred picture has little of it around: (N, 1, scale*h, scale*w)."""
+    blurred = _up(offer.quality[:, 2:], offer.scale) / _BLURRED
+    around = F.avg_pool2d(F.avg_pool2d(trust, offer.scale), _SUPPORT_AREA, 1, _SUPPORT_AREA // 2)
+    return torch.lerp(torch.ones_like(trust), _up(ramp(around, _SUPPORT), offer.scale), blurred.clamp(max=1))
 
 
 def local_rms(difference: Tensor) -> Tensor:
