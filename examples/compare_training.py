@@ -13,7 +13,8 @@ from torchvision.transforms.v2 import PILToTensor, RandomCrop, Resize
 from refsr_cli.config import TrainConfig
 from refsr_cli.data.folders import find_photos
 from refsr_cli.models import build
-from refsr_cli.tasks.train import Step, train
+from refsr_cli.tasks.train import train
+from refsr_cli.training.records import Step
 
 PHOTOS, ROUNDS = (Path(sys.argv[1]), 12) if sys.argv[1:] else (Path(__file__).parent / "images" / "kodak", 1)
 

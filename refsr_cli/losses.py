@@ -27,6 +27,8 @@ FEATURES = {"VGG22": "conv2_2", "VGG54": "conv5_4", "VGG51": "relu5_1"}
 """How far what VGG-19 makes of both in these layers is apart. The first two are mean squared differences: Ledig et al.
 2017, but before the activation, as later work has it (Wang et al., "ESRGAN", 2018). The last is that of C2-Matching and
 DATSR: after the activation, and the length of the difference over the whole batch."""
+_MEANS = ("VGG22", "VGG54")
+"""Those of them that are means over the pictures."""
 ADVERSARIAL = ("GAN", "RGAN", "WGAN_GP")
 """Goodfellow et al. 2014; relativistic average, Jolicoeur-Martineau 2018; Wasserstein with gradient penalty, Gulrajani
 et al. 2017."""
@@ -62,6 +64,14 @@ def parse_loss(expression: str) -> tuple[Term, ...]:
     return tuple(terms)
 
 
+def pixel_loss_of(expression: str) -> Compared | None:
+    """The weighted sum of the terms in PIXELS alone; None where there is none."""
+    terms = [term for term in parse_loss(expression) if term.name in PIXELS]
+    if not terms:
+        return None
+    return lambda sr, hr: torch.stack([term.weight * PIXELS[term.name](sr, hr) for term in terms]).sum()
+
+
 class Objective:
     """A loss ready to be taken, with the critic that an adversarial term trains beside the net."""
 
@@ -72,14 +82,18 @@ class Objective:
         *,
         sides: Sequence[int],
         critic: str = "srgan",
+        pixels_first: int = 0,
         luma_only: bool = False,
         share: Callable[[nn.Module], None] = lambda module: None,
     ) -> None:
-        """`sides` that the pictures compared may have, `critic` a name in CRITICS. `share` averages the gradients of a
+        """`sides` that the pictures compared may have, `critic` a name in CRITICS. In the first `pixels_first` batches
+        only the terms in PIXELS count, and the critic learns nothing. `share` averages the gradients of a
         module over the processes that train together. Raises what `parse_loss` raises, BadSetting for pictures that are
         too small for a term, and BadWeights where VGG's weights cannot be had."""
         self.terms = parse_loss(expression)
-        self.luma_only = luma_only
+        self.luma_only, self._pixels_first, self._taken = luma_only, pixels_first, 0
+        if pixels_first and not any(term.name in PIXELS for term in self.terms):
+            raise BadSetting(f"--pixels-first needs a loss of pixels beside '{expression}', such as 1*L1")
         for term in self.terms:
             if term.name in FEATURES and min(sides) < SMALLEST[FEATURES[term.name]]:
                 wanted = SMALLEST[FEATURES[term.name]]
@@ -95,9 +109,21 @@ class Objective:
             normed = kind != "WGAN_GP"  # the penalty is of single pictures, which normalisation would mix
             self._adversary = Adversary(kind, CRITICS[critic](sides, normed).to(device), share)
 
+    @property
+    def is_mean(self) -> bool:
+        """Whether the loss of a batch is the mean of those of its pictures, so that it can be taken in pieces."""
+        return all(term.name in (*PIXELS, *_MEANS) for term in self.terms)
+
     def __call__(self, sr: Tensor, hr: Tensor, learning_rate: float, generator: torch.Generator) -> dict[str, Tensor]:
         """The weighted terms by name, of float (N, 3, H, W) in [0, 1]. A critic is first trained on them for a step at
         `learning_rate`, with random numbers of `generator`, a CPU generator."""
+        self._taken += 1
+        if self._taken <= self._pixels_first:
+            nothing = sr.new_zeros(())
+            return {
+                term.name: term.weight * self._term(term.name, sr, hr) if term.name in PIXELS else nothing
+                for term in self.terms
+            }
         if self._adversary:
             self._adversary.learn(sr.detach(), hr, learning_rate, generator)
         return {term.name: term.weight * self._term(term.name, sr, hr) for term in self.terms}
@@ -119,10 +145,11 @@ class Objective:
 
     def state_dict(self) -> dict[str, Any]:
         """What changes while training."""
-        return self._adversary.state_dict() if self._adversary else {}
+        return {"taken": self._taken, **(self._adversary.state_dict() if self._adversary else {})}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Raises what torch raises for the state of another critic."""
+        self._taken = int(state.get("taken", self._pixels_first))  # earlier checkpoints had no such beginning
         if self._adversary:
             self._adversary.load_state_dict(state)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from refsr_cli.errors import UnknownName
 from refsr_cli.layers.colour import LUMA
+from refsr_cli.layers.resample import Convention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,8 @@ class Protocol:
     description: str
     weights: Literal["matlab", "ttsr"] = "matlab"
     """How luma is weighed."""
+    bicubic: Convention = "matlab"
+    """Whose bicubic interpolation makes low-resolution images, and is compared with."""
     pad_to: int = 1
     """The high-resolution image is continued, on all sides alike, to a multiple of this before it is shrunk; what is
     scored is the image itself."""
@@ -41,7 +44,11 @@ PROTOCOLS: dict[str, Protocol] = {
     "ntire": Protocol(channels="rgb", shave=6, shave_scales=1, description="RGB, shave = scale + 6: DIV2K validation"),
     "srgan": Protocol(channels="y", shave=4, shave_scales=0, description="luma, shave = 4"),
     "c2": Protocol(
-        channels="y", shave=4, shave_scales=0, description="luma, shave = 4: C2-Matching and DATSR on CUFED5"
+        channels="y",
+        shave=4,
+        shave_scales=0,
+        bicubic="pillow",
+        description="luma, shave = 4, shrunk by Pillow: C2-Matching and DATSR on CUFED5",
     ),
     "ttsr": Protocol(
         channels="y", shave=0, shave_scales=0, weights="ttsr", description="luma in TTSR's weights, whole image: TTSR"

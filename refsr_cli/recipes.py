@@ -15,6 +15,8 @@ class Recipe:
     settings: Mapping[str, Any]
     goes_on: bool = False
     """Whether it begins with a net that was trained otherwise."""
+    from_x2: bool = False
+    """Whether nets for 3 and 4 begin with the one for 2, where that is there."""
 
 
 _EDSR: dict[str, Any] = {
@@ -29,7 +31,7 @@ _EDSR: dict[str, Any] = {
     "ema": 0.0,
     "skip_above": 10.0,
 }
-_LIM = "Lim et al. 2017, and its code"
+_LIM = "Lim et al. 2017, and its code; scales 3 and 4 from the weights for 2 where these are there"
 _SRRESNET: dict[str, Any] = {"loss": "MSE", "learning_rate": 1e-4, "schedule": "constant", "ema": 0.0}
 _SRDENSENET: dict[str, Any] = {
     "loss": "MSE",
@@ -79,14 +81,13 @@ _MATCHING: dict[str, Any] = {
 _C2_GAN: dict[str, Any] = {
     **_C2,
     "loss": "1*L1+1e-4*VGG51+1e-6*WGAN_GP",
-    "critic": "srntt",
-    "decay_at": (72_545, 161_040),
+    "critic": "srntt-published",
 }
 _TONG = "Tong et al. 2017: 60 epochs of 50,000 crops of 100x100, a tenth of the learning rate from epoch 30 on"
 
 RECIPES: Mapping[str, Recipe] = {
-    "edsr": Recipe(_LIM, {**_EDSR, "model": "edsr"}),
-    "edsr-baseline": Recipe(_LIM, {**_EDSR, "model": "edsr-baseline"}),
+    "edsr": Recipe(_LIM, {**_EDSR, "model": "edsr"}, from_x2=True),
+    "edsr-baseline": Recipe(_LIM, {**_EDSR, "model": "edsr-baseline"}, from_x2=True),
     "mdsr": Recipe(_LIM, {**_EDSR, "model": "mdsr", "steps": 650_000}),
     "mdsr-baseline": Recipe(_LIM, {**_EDSR, "model": "mdsr-baseline", "steps": 650_000}),
     "srresnet": Recipe(
@@ -114,7 +115,9 @@ RECIPES: Mapping[str, Recipe] = {
         goes_on=True,
     ),
     "ssen": Recipe(
-        "Shim et al. 2020: 160x160 crops, Charbonnier loss, cosine",
+        "Shim et al. 2020: 160x160 crops, Charbonnier loss, cosine; the paper also names a gamma of 0.9, for which a "
+        "cosine has no use. Ours: offsets learn at a tenth of the rate, as they blur what they move before they are "
+        "right, and have 8 groups",
         _SSEN,
     ),
     "ssen-gan": Recipe(
@@ -123,13 +126,12 @@ RECIPES: Mapping[str, Recipe] = {
         goes_on=True,
     ),
     "c2-gan": Recipe(
-        "Jiang et al. 2021, and its code: VGG features and WGAN-GP as well, from a net of recipe c2",
-        {**_C2_GAN, "model": "c2", "steps": 255_000},
-        goes_on=True,
+        "Jiang et al. 2021, and its code: VGG features and WGAN-GP as well, after 10,000 steps of L1 alone",
+        {**_C2_GAN, "model": "c2", "steps": 255_000, "pixels_first": 10_000},
     ),
     "datsr-gan": Recipe(
         "Cao et al. 2022, and its code: VGG features and WGAN-GP as well; with or without a net to go on from",
-        {**_C2_GAN, "model": "datsr", "steps": 400_000},
+        {**_C2_GAN, "model": "datsr", "steps": 400_000, "decay_at": (72_545, 161_040)},
     ),
     "c2": Recipe("Jiang et al. 2021, and its code; L1 alone", {**_C2, "model": "c2", "steps": 255_000}),
     "c2-teacher": Recipe(

@@ -2,17 +2,19 @@
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from refsr_cli.config import EvaluateConfig
 from refsr_cli.data.benchmarks import BENCHMARKS, open_benchmark
 from refsr_cli.data.reference_sets import choose_references, targets_among
 from refsr_cli.errors import BadData, BadSetting, Failed, UnknownName
-from refsr_cli.images import Picture, read_image, write_image
-from refsr_cli.metrics import PROTOCOLS
+from refsr_cli.images import Picture, read_image, to_tensor, write_image
+from refsr_cli.metrics import PROTOCOLS, score
 from refsr_cli.packaged import packaged
 from refsr_cli.tasks.evaluate import Measured, Opened, Summary, evaluate
 
@@ -200,6 +202,22 @@ def test_masa_pads_before_shrinking_and_scores_the_image_itself(tmp_path):
     assert np.array_equal(plain.lr.pixels, sample.lr.pixels)
     scores = {name: summary_of(dataset=str(tmp_path / "b"), model="bicubic", protocol=name) for name in ("y", "masa")}
     assert scores["masa"].count == 1 and scores["masa"].psnr != scores["y"].psnr
+
+
+def test_c2_shrinks_and_enlarges_as_pillow_does(tmp_path):
+    photo = (
+        PIL.Image.open(packaged("examples/images") / "kodak" / "kodim08.png").convert("RGB").crop((200, 100, 296, 172))
+    )
+    photo.save(tmp_path / "a.png")
+    small = photo.resize((24, 18), PIL.Image.Resampling.BICUBIC)
+    large = small.resize((96, 72), PIL.Image.Resampling.BICUBIC)
+    result = summary_of(dataset=str(tmp_path), model="bicubic", protocol="c2")
+    assert result.lr == "made with Pillow's bicubic"
+    truth, plain = (to_tensor(np.asarray(image)) for image in (photo, large))
+    assert result.bicubic_psnr == pytest.approx(score(plain, truth, 4, PROTOCOLS["c2"]).psnr, abs=1e-9)
+    assert abs(result.bicubic_psnr - summary_of(dataset=str(tmp_path), model="bicubic", protocol="y").psnr) > 1e-3
+    sample = replace(open_benchmark(str(tmp_path)), convention="pillow").sample(tmp_path / "a.png", 4)
+    assert np.array_equal(sample.lr.pixels, np.asarray(small))
 
 
 def test_a_set_scored_without_its_references(reference_set):

@@ -258,13 +258,22 @@ def test_a_reference_net_starts_from_its_trunk_and_leaves_it_alone() -> None:
         model.start_from(build("refnet", 4, {"trunk_features": 6, "trunk_blocks": 1}), "a file")
 
 
-def test_what_belongs_to_a_scale_is_never_taken_for_another() -> None:
-    """The first stage of a tail for 4 has the shape of that for 2."""
+@pytest.mark.parametrize(
+    ("scale", "source_scale", "new"),
+    [(2, 4, []), (4, 2, ["tail.0.2"]), (3, 2, ["tail.0.0"]), (8, 2, ["tail.0.2", "tail.0.4"])],
+)
+def test_a_net_for_another_scale_keeps_what_edsrs_authors_keep(scale: int, source_scale: int, new: list[str]) -> None:
+    """Their code leaves those weights of the tail as they are whose shapes differ: the first stage of a tail for 4 or 8
+    has the shape of that for 2, and the last convolution is the same for all."""
     small = {"features": 6, "blocks": 1}
     for partly in (False, True):
-        model, source = build("edsr-baseline", 2, small), build("edsr-baseline", 4, small)
-        told = model.start_from(source, "a file", partly=partly)
-        assert told.startswith("8 of 12 weights") and "tail.0.0.weight" in told
+        model, source = build("edsr-baseline", scale, small), build("edsr-baseline", source_scale, small)
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        model.start_from(source, "a file", partly=partly)
+        theirs = source.state_dict()
+        kept = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+        assert kept == {key for key in before if key.rpartition(".")[0] not in new}
+        assert all(torch.equal(model.state_dict()[key], theirs[key]) for key in kept)
 
 
 def test_bicubic_is_matlabs() -> None:

@@ -36,7 +36,8 @@ from refsr_cli.restoration.consistency import KnownInput
 from refsr_cli.restoration.degradation import Degradation, degraded_alike, estimate_degradation
 from refsr_cli.restoration.strength import automatic_strength, plan_restoration
 from refsr_cli.tasks.evaluate import MeasuredCell, evaluate, evaluate_degraded
-from refsr_cli.tasks.train import Step, train
+from refsr_cli.tasks.train import train
+from refsr_cli.training.records import Step
 from refsr_cli.weights.files import load_weights
 from refsr_cli.weights.store import load_model
 

@@ -21,8 +21,10 @@ from refsr_cli.errors import BadData, BadImage, BadSetting
 from refsr_cli.images import read_rgb8
 from refsr_cli.packaged import packaged
 from refsr_cli.tasks.prepare import prepare
-from refsr_cli.tasks.train import Started, Validation, train
+from refsr_cli.tasks.train import train
+from refsr_cli.training.records import Started
 from refsr_cli.training.run import STATE
+from refsr_cli.training.validation import Validation
 
 CPU = torch.device("cpu")
 

@@ -15,10 +15,12 @@ from refsr_cli.images import Picture, read_image, write_image
 from refsr_cli.models import build
 from refsr_cli.packaged import packaged
 from refsr_cli.reference.trust import gate
-from refsr_cli.tasks.train import Finished, Started, Step, Validation, train
+from refsr_cli.tasks.train import train
 from refsr_cli.training.group import Group
 from refsr_cli.training.lessons import Merging
 from refsr_cli.training.offers import OfferSet, Preparing, prepare
+from refsr_cli.training.records import Finished, Started, Step
+from refsr_cli.training.validation import Validation
 from refsr_cli.weights.files import load_weights
 from refsr_cli.weights.store import load_model
 
@@ -135,7 +137,7 @@ def test_being_worse_than_without_references_counts_more(prepared):
     lesson = Merging(offers, TrainConfig(model="refnet", batch=8), Group(torch.device("cpu")))
 
     def loss_of(answer) -> float:
-        return float(sum(lesson.losses(answer, torch.Generator().manual_seed(0), 1e-4).values()))
+        return float(sum(next(lesson.losses(answer, torch.Generator().manual_seed(0), 1e-4)).values()))
 
     offer, hr = offers.batch(8, torch.Generator().manual_seed(0))
     alone = (offer.base - hr).abs().mean()

@@ -20,9 +20,11 @@ from refsr_cli.images import Picture, read_image, write_image
 from refsr_cli.models import build
 from refsr_cli.packaged import packaged
 from refsr_cli.recipes import settings_of
-from refsr_cli.tasks.train import Finished, Started, Step, train
+from refsr_cli.tasks.train import train
+from refsr_cli.training.optimizers import learning_rate_at, learning_rate_share
+from refsr_cli.training.records import Finished, Started, Step
 from refsr_cli.training.reference_lessons import homography, seen_from_elsewhere, through
-from refsr_cli.training.run import STATE, learning_rate_at, learning_rate_share
+from refsr_cli.training.run import STATE
 from refsr_cli.weights.files import load_weights
 from refsr_cli.weights.reference_layouts import _C2, _DATSR
 

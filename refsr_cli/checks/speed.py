@@ -15,8 +15,9 @@ from refsr_cli.errors import Failed
 from refsr_cli.images import read_rgb8
 from refsr_cli.packaged import packaged
 from refsr_cli.tasks.bench import Comparing, NotRun, Timing, bench
-from refsr_cli.tasks.train import Step, train
+from refsr_cli.tasks.train import train
 from refsr_cli.tasks.video import UpscaledVideo, upscale_videos
+from refsr_cli.training.records import Step
 
 _PHOTOS = packaged("examples/images") / "kodak"
 _HALF = 0.5

@@ -69,6 +69,9 @@ def evaluate(
     download: Annotated[
         bool, typer.Option("--download", help="Fetch the dataset first, where refsr knows it: CUFED5.")
     ] = EvaluateConfig.download,
+    eval_range: Annotated[
+        str | None, typer.Option(metavar="A-B", help="Only images whose names begin with these numbers: 801-900.")
+    ] = EvaluateConfig.eval_range,
     limit: Annotated[int | None, typer.Option(help="Only the first so many images.")] = EvaluateConfig.limit,
     save: Annotated[Path | None, typer.Option(help="Folder to write the results to.")] = EvaluateConfig.save,
     csv: Annotated[Path | None, typer.Option(help="File to write the table to.")] = EvaluateConfig.csv,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from refsr_cli.cli.options import DataRoot, Device, Json, PrecisionOption, Quiet, Scale, given, reporting, run
-from refsr_cli.config import Contrast, PrepareConfig, Schedule, Stage, TrainConfig, resumed
+from refsr_cli.config import Contrast, Optimizer, PrepareConfig, Schedule, Stage, TrainConfig, resumed
 from refsr_cli.console import Display
 from refsr_cli.errors import BadSetting
 from refsr_cli.recipes import settings_of
@@ -17,6 +17,14 @@ def _parse_steps(text: str) -> tuple[int, ...]:
     if not all(number.strip().isdecimal() for number in numbers):
         raise typer.BadParameter(f"{text!r} is not a list of steps such as 70000,200000")
     return tuple(map(int, numbers))
+
+
+def _parse_betas(text: str) -> tuple[float, float]:
+    try:
+        first, second = map(float, text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not two numbers such as 0.9,0.999") from None
+    return first, second
 
 
 def train(
@@ -97,7 +105,7 @@ def train(
         Path | None, typer.Option(help="Run directory to go on with, exactly where it stopped.")
     ] = TrainConfig.resume,
     init_from: Annotated[
-        str | None, typer.Option(help="Weights to start from: file, id, or hub repository.")
+        str | None, typer.Option(help="Weights to start from: file, id, or hub repository; none for random ones.")
     ] = TrainConfig.init_from,
     init_partly: Annotated[
         bool, typer.Option("--init-partly", help="Start from any net, as far as its weights fit.")
@@ -111,6 +119,10 @@ def train(
         float | None, typer.Option(help="How long it may take: as many steps as fit, instead of --steps.")
     ] = TrainConfig.minutes,
     batch: Annotated[int, typer.Option(help="Crops a step.")] = TrainConfig.batch,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(help="Crops that go through the net at once.", show_default="all, or as many as a CPU takes well"),
+    ] = TrainConfig.micro_batch,
     patch: Annotated[int, typer.Option(help="Side of a crop in low-resolution pixels.")] = TrainConfig.patch,
     candidates: Annotated[
         int, typer.Option(help="Take the most detailed of this many random crops.")
@@ -122,7 +134,21 @@ def train(
             help="What the low-resolution crops go through: photo, or ranges such as noise:0-10+jpeg:30-95.",
         ),
     ] = TrainConfig.degrade,
-    learning_rate: Annotated[float, typer.Option(help="Adam's step size.")] = TrainConfig.learning_rate,
+    augment: Annotated[
+        bool, typer.Option("--augment/--no-augment", help="Turn and mirror the crops.")
+    ] = TrainConfig.augment,
+    jitter: Annotated[
+        bool, typer.Option("--jitter", help="Change the colours of references of --pairs at random, as for DATSR.")
+    ] = TrainConfig.jitter,
+    optimizer: Annotated[Optimizer, typer.Option(help="How the weights are changed.")] = TrainConfig.optimizer,
+    betas: Annotated[
+        Any,
+        typer.Option(parser=_parse_betas, metavar="N,N", help="Of Adam and AdamW.", show_default="0.9,0.999"),
+    ] = None,
+    momentum: Annotated[float, typer.Option(help="Of SGD.")] = TrainConfig.momentum,
+    epsilon: Annotated[float, typer.Option(help="Of Adam, AdamW and RMSprop.")] = TrainConfig.epsilon,
+    weight_decay: Annotated[float, typer.Option(help="How fast weights shrink.")] = TrainConfig.weight_decay,
+    learning_rate: Annotated[float, typer.Option(help="Step size of the optimiser.")] = TrainConfig.learning_rate,
     schedule: Annotated[Schedule, typer.Option(help="How the learning rate falls.")] = TrainConfig.schedule,
     decay: Annotated[float, typer.Option(help="Factor on the learning rate at each step down.")] = TrainConfig.decay,
     decay_every: Annotated[int, typer.Option(help="Steps from one step down to the next.")] = TrainConfig.decay_every,
@@ -143,8 +169,11 @@ def train(
         ),
     ] = TrainConfig.loss,
     critic: Annotated[
-        str, typer.Option(help="Critic of an adversarial loss: srgan, patch or srntt.")
+        str, typer.Option(help="Critic of an adversarial loss: srgan, patch, srntt or srntt-published.")
     ] = TrainConfig.critic,
+    pixels_first: Annotated[
+        int, typer.Option(help="Steps with the losses of pixels alone, before the others come in.")
+    ] = TrainConfig.pixels_first,
     skip_above: Annotated[
         float, typer.Option(help="Leave out batches whose loss is so many times the usual; 0 leaves out none.")
     ] = TrainConfig.skip_above,

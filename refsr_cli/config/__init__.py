@@ -12,7 +12,7 @@ from refsr_cli.config.running import (
     Precision,
     UpscaleConfig,
 )
-from refsr_cli.config.training import CONFIG, Contrast, Schedule, Stage, TrainConfig, resumed
+from refsr_cli.config.training import CONFIG, Contrast, Optimizer, Schedule, Stage, TrainConfig, resumed
 
 __all__ = [
     "CONFIG",
@@ -25,6 +25,7 @@ __all__ = [
     "EvaluateConfig",
     "InspectConfig",
     "NetConfig",
+    "Optimizer",
     "Precision",
     "PrepareConfig",
     "Schedule",

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from refsr_cli.config.spans import Span, one_span
 from refsr_cli.errors import require
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -134,6 +135,8 @@ class EvaluateConfig(NetConfig):
     """Whether references of many kinds are tried one after the other, mild and severe, instead of `refs`."""
     plot: Path | None = None
     """File for the picture of what they gained; `stress-MODEL-xSCALE.png` or `degraded-MODEL-xSCALE.png` when None."""
+    eval_range: str | None = None
+    """Only images whose names begin with a number of this range, such as `801-900`."""
     limit: int | None = None
     """Only the first so many images."""
     save: Path | None = None
@@ -146,6 +149,7 @@ class EvaluateConfig(NetConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.scale >= 1, f"--scale must be at least 1, not {self.scale}")
+        _ = self.index_range
         require(self.limit is None or self.limit >= 1, f"--limit must be at least 1, not {self.limit}")
         many = self.stress or self.degrade == "all"
         require(many or not self.plot, "--plot is the picture of --stress or of --degrade all; give that too")
@@ -158,6 +162,11 @@ class EvaluateConfig(NetConfig):
         require(self.plot is None or self.plot != self.csv, "--plot and --csv are the same file")
         require(not (self.stress and self.save), "--stress compares scores alone; leave out --save")
         require(not (self.stress and self.refs != "all"), "--stress tries many references; leave out --refs")
+
+    @property
+    def index_range(self) -> Span | None:
+        """First and last number of the images to score."""
+        return None if self.eval_range is None else one_span("--eval-range", self.eval_range)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from refsr_cli.errors import BadSetting, require
 Schedule = Literal["constant", "step", "cosine"]
 Stage = Literal["teacher", "match", "restore"]
 Contrast = Literal["margin", "soft"]
+Optimizer = Literal["Adam", "AdamW", "SGD", "RMSprop"]
 
 CONFIG = "config.json"
 """Name of the settings in a run directory."""
@@ -68,12 +69,27 @@ class TrainConfig:
     """How long the training may take, in place of `steps`: as many as fit by its own pace, so that a schedule ends with
     them."""
     batch: int = 16
+    micro_batch: int | None = None
+    """How many crops go through the net at once, gradients adding up to those of the batch; None is all of them, or on
+    a CPU as many as take little memory."""
     patch: int = 48
     """Side of a crop in low-resolution pixels."""
+    augment: bool = True
+    """Whether crops are turned and mirrored, and the colours of windows with references exchanged."""
+    jitter: bool = False
+    """Whether the colours of the references of `pairs` are changed at random."""
     candidates: int = 1
     """The most detailed of this many random crops is taken."""
     degrade: str | None = None
     """What low-resolution crops go through: a name in MIXES, or ranges such as `noise:0-10+jpeg:30-95`."""
+    optimizer: Optimizer = "Adam"
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of Adam's and AdamW's two moving averages."""
+    momentum: float = 0.9
+    """Of SGD."""
+    epsilon: float = 1e-8
+    """Added to the denominators of all but SGD."""
+    weight_decay: float = 0.0
     learning_rate: float = 1e-4
     schedule: Schedule = "step"
     """Constant, times `decay` every `decay_every` steps, or a half cosine down to zero at the last step."""
@@ -87,6 +103,8 @@ class TrainConfig:
     """A sum such as `1*L1+0.1*VGG54+0.005*GAN`; nets that merge references have a loss of their own."""
     critic: str = "srgan"
     """Name in CRITICS of the net that an adversarial loss trains beside the net."""
+    pixels_first: int = 0
+    """Steps in which only the terms of single values count, such as L1, before the others come in."""
     skip_above: float = 0.0
     """A batch whose loss is more than so many times the usual is left out; 0 leaves out none."""
     clip: float = 0.0
@@ -120,9 +138,17 @@ class TrainConfig:
             self.minutes is None or 0 < self.minutes < math.inf,
             f"--minutes must be above 0 and finite, not {self.minutes}",
         )
+        require(self.micro_batch is None or self.micro_batch >= 1, "--micro-batch must be at least 1")
         require(self.patch >= 3 or not self.fold_tail, "--fold-tail needs a --patch of at least 3")
         require(0 < self.learning_rate < math.inf, f"--learning-rate must be above 0, not {self.learning_rate}")
         require(self.schedule in get_args(Schedule), f"--schedule is {' or '.join(get_args(Schedule))}")
+        require(self.optimizer in get_args(Optimizer), f"--optimizer is {', '.join(get_args(Optimizer))}")
+        shares = {"--betas": self.betas, "--momentum": (self.momentum,)}
+        for option, values in shares.items():
+            require(all(0 <= value < 1 for value in values), f"{option} must be at least 0 and below 1")
+        require(0 < self.epsilon < math.inf, f"--epsilon must be above 0, not {self.epsilon}")
+        require(0 <= self.weight_decay < math.inf, f"--weight-decay must not be negative, not {self.weight_decay}")
+        require(self.pixels_first >= 0, f"--pixels-first must not be negative, not {self.pixels_first}")
         require(0 < self.decay <= 1, f"--decay is above 0 and at most 1, not {self.decay}")
         require(self.skip_above == 0 or self.skip_above > 1, f"--skip-above is 0 or above 1, not {self.skip_above}")
         require(
@@ -154,7 +180,9 @@ class TrainConfig:
 def resumed(folder: Path, changes: dict[str, Any]) -> TrainConfig:
     """The config of an earlier training in `folder`, with `changes`. Raises BadSetting when it is not there, and for
     changes that an earlier training cannot take."""
-    fixed = {"model", "scale", "recipe", "numbers", "out", "init_from", "init_partly", "seed"} & set(changes)
+    fixed = {*("model", "scale", "recipe", "numbers", "out", "init_from", "init_partly", "seed", "optimizer")} & set(
+        changes
+    )
     options = sorted({"numbers": "set"}.get(name, name.replace("_", "-")) for name in fixed)
     require(not fixed, f"--resume goes on as it was; leave out --{', --'.join(options)}")
     file = folder / CONFIG
@@ -167,6 +195,7 @@ def resumed(folder: Path, changes: dict[str, Any]) -> TrainConfig:
             if saved.get(name)
         }
         saved |= {name: tuple(saved.get(name, ())) for name in ("numbers", "decay_at")}
+        saved |= {"betas": tuple(saved.get("betas", TrainConfig.betas))}
         return TrainConfig(**{**saved, **paths, **changes, "resume": folder})
     except (OSError, LookupError, ValueError, TypeError) as error:
         raise BadSetting(

@@ -34,11 +34,18 @@ def _preparing(record: Record) -> Iterator[str]:
             yield warning(f"left out: {problem}")
 
 
+def _speed(steps_per_second: float) -> str:
+    """Steps a second, or seconds a step where that is more than one."""
+    return f"{steps_per_second:.2f} steps/s" if steps_per_second >= 1 else f"{1 / steps_per_second:.2g} s a step"
+
+
 def _pace(record: Record) -> Iterator[str]:
     yield (
-        f"{record['steps_per_second']:.2f} steps/s: about {duration(record['remaining_seconds'])} "
+        f"{_speed(record['steps_per_second'])}: about {duration(record['remaining_seconds'])} "
         f"for {record['steps']:,} steps on this machine"
     )
+    if record["note"]:
+        yield warning(record["note"])
 
 
 def _step(record: Record) -> Iterator[str]:
@@ -47,16 +54,17 @@ def _step(record: Record) -> Iterator[str]:
     skipped = f"{record['skipped']} batches left out  " if record["skipped"] else ""
     yield (
         f"step {record['step']:>7,}/{record['steps']:,}  loss {record['loss']:.5f}{terms}  {skipped}"
-        f"learning rate {record['learning_rate']:.2e}  {record['steps_per_second']:.2f} steps/s  "
+        f"learning rate {record['learning_rate']:.2e}  {_speed(record['steps_per_second'])}  "
         f"{duration(record['remaining_seconds'])} to go"
     )
 
 
 def _validation(record: Record) -> Iterator[str]:
     best = "  best so far" if record["best"] else ""
+    loss = "" if record["loss"] is None else f", loss {record['loss']:.5f}"
     yield (
         f"[bold]step {record['step']:>7,}  {escape(record['dataset'])} x{record['scale']} ({record['protocol']}): "
-        f"{record['psnr']:.3f} dB, SSIM {record['ssim']:.4f}{best}[/bold]"
+        f"{record['psnr']:.3f} dB, SSIM {record['ssim']:.4f}{loss}{best}[/bold]"
     )
 
 

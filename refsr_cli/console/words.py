@@ -12,11 +12,13 @@ Words = Mapping[str, Callable[[Record], Iterable[str]]]
 
 
 def duration(seconds: float) -> str:
-    """`3.2 s`, `4 min 10 s`, `2 h 5 min`."""
+    """`3.2 s`, `4 min 10 s`, `2 h 5 min`, `12 days`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
+    if hours >= 72:
+        return f"{hours / 24:.0f} days"
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 

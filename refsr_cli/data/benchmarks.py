@@ -18,6 +18,7 @@ from refsr_cli.data.remote import Fetching, Remote, fetch_set
 from refsr_cli.errors import BadData, BadSetting
 from refsr_cli.images import FORMATS, Picture, decode_image, read_image, to_pixels, to_tensor
 from refsr_cli.images.jpeg import encode_jpeg
+from refsr_cli.layers.resample import Convention
 from refsr_cli.packaged import packaged
 
 
@@ -119,6 +120,8 @@ class Benchmark:
     """Only files whose number is within this range."""
     degradations: tuple[SyntheticDegradation, ...] = (CLEAN,)
     """What low-resolution images that are made go through; of several each image has one, by turns."""
+    convention: Convention = "matlab"
+    """Whose bicubic interpolation makes low-resolution images."""
     shrunk: int = 1
     """By how much the images are shrunk before they are the high-resolution ones: for nets that keep the size."""
 
@@ -171,7 +174,7 @@ class Benchmark:
         degradation = self.degradations[0]
         if len(self.degradations) > 1:
             degradation = self.degradations[self.paths().index(path) % len(self.degradations)]
-        lr = degradation.shrink(hr, scale, name)
+        lr = degradation.shrink(hr, scale, name, self.convention)
         pixels = to_pixels(lr, np.empty((1, 1, hr.shape[1]), np.uint8)).astype(np.uint8)
         if degradation.jpeg is not None:
             return decode_image(encode_jpeg(pixels, degradation.jpeg), name)
@@ -198,6 +201,7 @@ def open_benchmark(
     *,
     limit: int | None = None,
     lr_dir: Path | None = None,
+    span: tuple[int, int] | None = None,
 ) -> Benchmark:
     """The test set called `name`, or the folder of that path. Raises BadData that says where it was looked for."""
     spec = _spec(name)
@@ -205,14 +209,15 @@ def open_benchmark(
     given = Path(name)
     if given.is_dir():
         folder = given / "HR" if (given / "HR").is_dir() else given
-        return Benchmark(given.resolve().name, folder, protocol, limit, spec.count if spec else None, lr_dir)
+        full = spec.count if spec and not span else None
+        return Benchmark(given.resolve().name, folder, protocol, limit, full, lr_dir, span)
     if spec is None or given.name != name:
         known = ", ".join(BENCHMARKS)
         raise BadData(f"{name} is neither a folder nor a known dataset ({known})")
     root = find_data_root(data_root)
     for below in spec.folders:
         if (root / below).is_dir():
-            return Benchmark(name, root / below, protocol, limit, spec.count, lr_dir)
+            return Benchmark(name, root / below, protocol, limit, None if span else spec.count, lr_dir, span)
     fetch = "give --download to fetch it, or " if spec.remote else ""
     raise BadData(
         f"{name} is not at {root / spec.folders[0]}; {fetch}put its {spec.count} high-resolution images there "

@@ -18,7 +18,7 @@ from torch import Tensor
 from refsr_cli.data.degrade import degrade_bicubic
 from refsr_cli.errors import BadSetting
 from refsr_cli.images.jpeg import recompressed
-from refsr_cli.layers.resample import blurred, mirror
+from refsr_cli.layers.resample import Convention, blurred, mirror
 
 _LIMITS = {"blur": (0.0, 5.0), "noise": (0.0, 100.0), "jpeg": (1.0, 100.0)}
 """Smallest and largest amounts: σ of the blur in low-resolution pixels, σ of the noise of 255, JPEG quality."""
@@ -36,10 +36,10 @@ class SyntheticDegradation:
     jpeg: int | None = None
     """Quality as libjpeg counts it, chroma at half resolution; None is no JPEG."""
 
-    def shrink(self, hr: Tensor, scale: int, name: str) -> Tensor:
+    def shrink(self, hr: Tensor, scale: int, name: str, convention: Convention = "matlab") -> Tensor:
         """(1, C, scale*h, scale*w) in [0, 1] to (1, C, h, w), rounded to 8 bit; all but the JPEG, which belongs to the
         file. The noise depends on `name` alone."""
-        lr = degrade_bicubic(blurred(hr, scale * self.blur) if self.blur else hr, scale)
+        lr = degrade_bicubic(blurred(hr, scale * self.blur) if self.blur else hr, scale, convention)
         if not self.noise:
             return lr
         seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from refsr_cli.layers.resample import downscale
+from refsr_cli.layers.resample import Convention, downscale, resize_by_pillow
 
 
 def modcrop(hr: Tensor, scale: int) -> Tensor:
@@ -11,6 +11,8 @@ def modcrop(hr: Tensor, scale: int) -> Tensor:
     return hr[..., : height - height % scale, : width - width % scale]
 
 
-def degrade_bicubic(hr: Tensor, scale: int) -> Tensor:
-    """(N, C, scale*h, scale*w) in [0, 1] to (N, C, h, w): MATLAB's bicubic, rounded to 8 bit as a saved file is."""
+def degrade_bicubic(hr: Tensor, scale: int, convention: Convention = "matlab") -> Tensor:
+    """(N, C, scale*h, scale*w) in [0, 1] to (N, C, h, w), rounded to 8 bit as a saved file is."""
+    if convention == "pillow":
+        return resize_by_pillow(hr, hr.shape[-2] // scale, hr.shape[-1] // scale)
     return downscale(hr, scale).clamp(0, 1).mul(255).round().div(255)

@@ -7,7 +7,7 @@ from torch.utils.data import Dataset
 
 from refsr_cli.data.numbered import TRIES, Numbered
 from refsr_cli.data.pairs import AGAIN, PairWindows
-from refsr_cli.data.photos import dihedral
+from refsr_cli.data.photos import dihedral, random_turns
 from refsr_cli.errors import RefsrError
 
 
@@ -43,18 +43,27 @@ class PairStream(Numbered):
     """Batches without end; the same ones for the same windows, however many processes make them."""
 
     def __init__(
-        self, windows: PairWindows, side: int, device: torch.device, *, batch: int, part: slice, workers: int
+        self,
+        windows: PairWindows,
+        side: int,
+        device: torch.device,
+        *,
+        batch: int,
+        part: slice,
+        workers: int,
+        augment: bool = True,
     ) -> None:
         """`side` of the references. Only `part` of each batch is given, where several processes share it."""
         unfit = "windows in a row are unfit: no picture can be read, or none is as large as one"
         super().__init__(_Pairs(windows, side), unfit, device, batch=batch, part=part, workers=workers)
+        self.augment = augment
 
     def draw(self, generator: torch.Generator, *, apart: bool = False) -> tuple[Tensor, Tensor]:
-        """The next windows (N, 3, side, side) and references, float in [0, 1], turned, mirrored and with their colours
-        exchanged alike by the CPU `generator`; `apart` turns references otherwise. Raises BadData where too many in a
-        row are unfit."""
+        """The next windows (N, 3, side, side) and references, float in [0, 1]; where that was not switched off turned,
+        mirrored and with their colours exchanged alike by the CPU `generator`. `apart` turns references otherwise.
+        Raises BadData where too many in a row are unfit."""
         windows, references = self.next_batch()
-        turns = torch.randint(8, (2, self.size), generator=generator)[:, self.part]
-        colours = torch.randperm(3, generator=generator).to(self.device)
+        turns = random_turns(2 * self.size, generator, augment=self.augment).view(2, -1)[:, self.part]
+        colours = (torch.randperm(3, generator=generator) if self.augment else torch.arange(3)).to(self.device)
         hr, ref = (x.to(self.device, non_blocking=True)[:, colours].float() / 255 for x in (windows, references))
         return dihedral(hr, turns[0]), dihedral(ref, turns[1 if apart else 0])

@@ -92,22 +92,30 @@ class PairWindows:
     and references that show something else. Each is made anew from its number, whoever asks and in whatever order."""
 
     def __init__(
-        self, photos: Sequence[Path], pairs: Sequence[Pair], side: int, foreign: float, seed: int, ease: int = 0
+        self,
+        photos: Sequence[Path],
+        pairs: Sequence[Pair],
+        side: int,
+        foreign: float,
+        seed: int,
+        ease: int = 0,
+        jitter: bool = False,
     ) -> None:
         """`side` of the windows in high-resolution pixels, `foreign` the part of them without a reference of the same
         scene. Over the first `ease` windows views of photos go from the picture itself, in place, to as far from it as
-        they may be, and pairs come in. Raises BadData when there is neither a photo nor a pair."""
+        they may be, and pairs come in. `jitter` changes the colours of the references of pairs. Raises BadData when
+        there is neither a photo nor a pair."""
         if not photos and not pairs:
             raise BadData("there are no photos and no pairs to train on")
         self.photos, self.pairs, self.side, self.foreign, self.seed = photos, pairs, side, foreign, seed
-        self.ease = ease
+        self.ease, self.jitter = ease, jitter
 
     @property
     def signature(self) -> str:
         """The same for the same windows: names and sizes of the files stand for what is in them."""
         pictures = [*([photo] for photo in self.photos), *([pair.target, *pair.references] for pair in self.pairs)]
         files = [[f"{path.name}:{path.stat().st_size}" for path in several] for several in pictures]
-        return repr((self.side, self.foreign, self.seed, len(self.photos), files))
+        return repr((self.side, self.foreign, self.seed, len(self.photos), files, *(["jitter"] if self.jitter else [])))
 
     def __getitem__(self, number: int) -> Window:
         """Raises BadImage, and BadData for a picture that is too small."""
@@ -128,7 +136,10 @@ class PairWindows:
         if real:
             height, width = target.shape[1:]
             centre = ((top + self.side / 2) / height, (left + self.side / 2) / width)
-            return Window(window, _readable(pair.references), centre)
+            references = _readable(pair.references)
+            if self.jitter:
+                references = [_jittered(its, generator) for its in references]
+            return Window(window, references, centre)
         count = 1 + _pick(_MOST_REFERENCES, generator)
         views = [made_view(target, top, left, self.side, generator, far) for _ in range(count)]
         return Window(window, views, _MIDDLE)
@@ -164,6 +175,20 @@ def _readable(paths: Sequence[Path]) -> list[Tensor]:
     if unread and not images:
         raise unread
     return images
+
+
+def _jittered(photo: Tensor, generator: torch.Generator) -> Tensor:
+    """In other light: brightness, contrast and saturation by a fifth at most, hue by a twentieth of a turn, as the code
+    of DATSR (Cao et al. 2022) can change references.   (3, H, W) uint8"""
+    from torchvision.transforms import functional  # here, as it takes a second to import
+
+    changes = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation)
+    factors = _uniform(0.8, 1.2, generator, 3)
+    todo = [*zip(changes, factors, strict=True), (functional.adjust_hue, _uniform(-0.05, 0.05, generator)[0])]
+    for number in torch.randperm(4, generator=generator).tolist():
+        change, amount = todo[number]
+        photo = change(photo, amount)
+    return photo
 
 
 def _pick(count: int, generator: torch.Generator) -> int:

@@ -104,10 +104,18 @@ class PhotoSet:
         return image, top, left
 
     def batch(
-        self, size: int, scale: int, generator: torch.Generator, candidates: int = 1, part: slice = slice(None)
+        self,
+        size: int,
+        scale: int,
+        generator: torch.Generator,
+        candidates: int = 1,
+        part: slice = slice(None),
+        *,
+        augment: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """`size` random pairs, turned and mirrored: lr (size, 3, patch, patch), hr (size, 3, scale*patch, scale*patch).
-        Only `part` of them, where several processes share a batch: all draw the same numbers.
+        """`size` random pairs, turned and mirrored unless `augment` is false: lr (size, 3, patch, patch), hr (size, 3,
+        scale*patch, scale*patch). Only `part` of them, where several processes share a batch: all draw the same
+        numbers.
 
         Each crop is the most detailed of `candidates` drawn (largest mean gradient), as photos are mostly soft.
         All randomness comes from `generator`, a CPU generator, so that a run can be continued exactly.
@@ -120,7 +128,7 @@ class PhotoSet:
             image, top, left = (x.gather(0, best) for x in (image, top, left))
         small = lr.crops(image[0], top[0], left[0], self.patch)
         large = self._hr.crops(image[0], top[0] * scale, left[0] * scale, self.patch * scale)
-        turns = torch.randint(8, (size,), generator=generator)[part]
+        turns = random_turns(size, generator, augment=augment)[part]
         return dihedral(small, turns), dihedral(large, turns)
 
 
@@ -146,6 +154,11 @@ def detail(x: Tensor) -> Tensor:
     return x.diff(dim=-1).abs().mean((1, 2, 3)) + x.diff(dim=-2).abs().mean((1, 2, 3))
 
 
+def random_turns(count: int, generator: torch.Generator, *, augment: bool) -> Tensor:
+    """For each of `count` images one of the eight orientations, or always the first: (count,) for `dihedral`."""
+    return torch.randint(8 if augment else 1, (count,), generator=generator)
+
+
 def dihedral(x: Tensor, turns: Tensor) -> Tensor:
     """Each square image (B, C, H, W) in one of the eight orientations, `turns` (B,) in 0..7: transpose, flip down, flip
     right."""
@@ -158,13 +171,15 @@ def dihedral(x: Tensor, turns: Tensor) -> Tensor:
 class PhotoDraws:
     """Batches of one size from a `PhotoSet`."""
 
-    def __init__(self, photos: PhotoSet, size: int, candidates: int = 1, part: slice = slice(None)) -> None:
-        self.photos, self.size, self.candidates, self.part = photos, size, candidates, part
+    def __init__(
+        self, photos: PhotoSet, size: int, candidates: int = 1, part: slice = slice(None), *, augment: bool = True
+    ) -> None:
+        self.photos, self.size, self.candidates, self.part, self.augment = photos, size, candidates, part, augment
         self.unusable = 0
 
     def draw(self, scale: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The next batch, as `PhotoSet.batch` gives it."""
-        return self.photos.batch(self.size, scale, generator, self.candidates, self.part)
+        return self.photos.batch(self.size, scale, generator, self.candidates, self.part, augment=self.augment)
 
     def state_dict(self) -> dict[str, int]:
         """Nothing: the generator knows where it stands."""

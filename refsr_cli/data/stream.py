@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from refsr_cli.data.degrade import degrade_bicubic
 from refsr_cli.data.numbered import TRIES, Numbered
-from refsr_cli.data.photos import detail, dihedral
+from refsr_cli.data.photos import detail, dihedral, random_turns
 from refsr_cli.errors import BadData, RefsrError
 from refsr_cli.images import read_rgb8
 
@@ -80,22 +80,24 @@ class PhotoStream(Numbered):
         part: slice = slice(None),
         seed: int = 0,
         workers: int = 0,
+        augment: bool = True,
     ) -> None:
         """Raises BadData where there is no photo."""
         if not len(photos):
             raise BadData("there is no photo to learn from")
-        self.count, self.patch = len(photos), patch
+        self.count, self.patch, self.augment = len(photos), patch, augment
         side = max(scales) * (patch + 2 * MARGIN)
         windows, unfit = _Windows(photos, side, candidates, seed), f"cannot be read or are smaller than {side} pixels"
         super().__init__(windows, f"photos in a row {unfit}", device, batch=batch, part=part, workers=workers)
 
     def draw(self, scale: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The next batch, turned and mirrored by the CPU `generator`: lr (N, 3, patch, patch), hr (N, 3, scale*patch,
-        scale*patch), float in [0, 1]. Raises BadData where too many photos in a row cannot be used."""
+        """The next batch, turned and mirrored by the CPU `generator` unless that was switched off: lr (N, 3, patch,
+        patch), hr (N, 3, scale*patch, scale*patch), float in [0, 1]. Raises BadData where too many photos in a
+        row cannot be used."""
         (windows,) = self.next_batch()
         side = scale * (self.patch + 2 * MARGIN)
         around = windows[..., :side, :side].to(self.device, non_blocking=True).float().div(255)
         lr = degrade_bicubic(around, scale)[..., MARGIN:-MARGIN, MARGIN:-MARGIN].mul(255).round().div(255)
         inside = slice(scale * MARGIN, side - scale * MARGIN)
-        turns = torch.randint(8, (self.size,), generator=generator)[self.part]
+        turns = random_turns(self.size, generator, augment=self.augment)[self.part]
         return dihedral(lr, turns), dihedral(around[..., inside, inside], turns)

@@ -1,5 +1,6 @@
 """How much memory a net takes for each pixel, and so how large a tile may be."""
 
+from collections.abc import Callable
 from typing import Any
 from weakref import finalize
 
@@ -65,25 +66,37 @@ def _held_per_pixel(model: SRModel) -> float:
     return peak
 
 
+def trained_bytes_per_pixel(model: SRModel) -> float:
+    """Bytes for each input pixel of what all layers of a net of convolutions give, which training keeps in float32
+    until the gradient is known."""
+    return 4 * sum(output for _, output in _layers(model, model))
+
+
 def _largest_per_pixel(model: SRModel) -> float:
     sizes = [3.0 * (1 + model.scale**2)]
+    if model.foldable:  # in its body, where the skip and a block's input, middle and output are held
+        layers = _layers(model, lambda lr: sizes.append(4.0 * model.body_output(lr).shape[1]))
+    else:
+        layers = _layers(model, model)
+    return 4 * max([*sizes, *(taken + given for taken, given in layers)])
+
+
+def _layers(model: SRModel, run: Callable[[Tensor], object]) -> list[tuple[float, float]]:
+    """How many values each layer that `run` comes by takes and gives for each pixel of an input."""
+    sizes: list[tuple[float, float]] = []
 
     def note(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        sizes.append(float(sum(x.numel() for x in inputs) + output.numel()) / _PROBE**2)
+        sizes.append((sum(x.numel() for x in inputs) / _PROBE**2, output.numel() / _PROBE**2))
 
     leaves = [module for module in model.modules() if not list(module.children()) and module is not model]
     hooks = [leaf.register_forward_hook(note) for leaf in leaves]
     try:
         with torch.inference_mode():
-            lr = torch.zeros(1, 3, _PROBE, _PROBE, device=next((p.device for p in model.parameters()), None))
-            if model.foldable:  # in its body, where the skip and a block's input, middle and output are held
-                sizes.append(4.0 * model.body_output(lr).shape[1])
-            else:
-                model(lr)
+            run(torch.zeros(1, 3, _PROBE, _PROBE, device=next((p.device for p in model.parameters()), None)))
     finally:
         for hook in hooks:
             hook.remove()
-    return 4 * max(sizes)
+    return sizes
 
 
 def default_memory(device: torch.device) -> int:

@@ -88,7 +88,7 @@ class Upscaler:
             self.model,
             self.precision,
             compile=compile,
-            framed=model.tileable and not as_published,
+            framed=model.tileable and not (as_published or model.interpolates),
             self_ensemble=self.self_ensemble,
         )
         self._consistent = not (as_published or model.interpolates or model.needs_ref or model.restores)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from refsr_cli.errors import BadSetting
 
 _SLOPE = 0.2
+_PUBLISHED_STD = 0.02
 
 
 def _norm(features: int, normed: bool) -> nn.Module:
@@ -58,8 +59,7 @@ class PatchCritic(nn.Sequential):
 
 class SRNTTCritic(nn.Sequential):
     """Zhang et al., "Image Super-Resolution by Neural Texture Transfer", CVPR 2019, which C2-Matching and DATSR take:
-    ten convolutions, every second one halving, their mean over all places, and two dense layers. The published code
-    ends in a sigmoid, which is left out here, as no adversarial loss of ours asks for a probability.
+    ten convolutions, every second one halving, their mean over all places, and two dense layers.
 
     (N, 3, H, W) -> (N, 1)
     """
@@ -74,6 +74,23 @@ class SRNTTCritic(nn.Sequential):
                 before = width
         dense = [nn.Linear(before, 1024), nn.LeakyReLU(_SLOPE, inplace=True), nn.Linear(1024, 1)]
         super().__init__(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *dense)
+
+
+class PublishedSRNTTCritic(nn.Sequential):
+    """As C2-Matching's and DATSR's code has it, for pictures in [0, 1]: normalised over the batch even under a gradient
+    penalty, and ending in a sigmoid; it begins with normal weights of 0.02.
+
+    (N, 3, H, W) -> (N, 1), in [0, 1]
+    """
+
+    def __init__(self, sides: Sequence[int], normed: bool) -> None:
+        super().__init__(SRNTTCritic(sides, normed=True), nn.Sigmoid())
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.normal_(module.weight, std=_PUBLISHED_STD)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # all have one
+            elif isinstance(module, nn.BatchNorm2d):
+                nn.init.normal_(module.weight, 1.0, _PUBLISHED_STD)
 
 
 class Centred(nn.Module):
@@ -91,6 +108,7 @@ class Centred(nn.Module):
 CRITICS: Mapping[str, Callable[[Sequence[int], bool], nn.Module]] = {
     "srgan": lambda sides, normed: Centred(SRGANCritic(sides, normed)),
     "srntt": lambda sides, normed: Centred(SRNTTCritic(sides, normed)),
+    "srntt-published": PublishedSRNTTCritic,
     "patch": lambda sides, normed: Centred(PatchCritic(sides, normed)),
 }
 """From the sides that the pictures may have, and whether to normalise over the batch."""

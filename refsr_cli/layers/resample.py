@@ -6,10 +6,17 @@ makes the two equal.
 """
 
 import math
+from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
+
+Convention = Literal["matlab", "pillow"]
+"""Whose bicubic interpolation: MATLAB's in floating point, or Pillow's, rounded to 8 bit after the columns and after
+the rows, with a kernel that is cut off at the border."""
 
 KERNEL_REACH = 2
 """Pixels that the kernel reaches, at the lower of the two resolutions."""
@@ -41,6 +48,14 @@ def resize(x: Tensor, height: int, width: int) -> Tensor:
         return x
     wide = x if x.dtype in (torch.float32, torch.float64) else x.float()  # a CPU resizes nothing narrower
     return F.interpolate(wide, (height, width), mode="bicubic", antialias=True, align_corners=False).to(x.dtype)
+
+
+def resize_by_pillow(x: Tensor, height: int, width: int) -> Tensor:
+    """(N, C, H, W) in [0, 1] to (N, C, height, width), as Pillow's bicubic resizes a file of 8 bit."""
+    levels = x.detach().clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
+    planes = (Image.fromarray(plane) for plane in levels.flatten(0, 1).numpy())
+    resized = np.stack([np.asarray(plane.resize((width, height), Image.Resampling.BICUBIC)) for plane in planes])
+    return torch.from_numpy(resized).to(x.device, x.dtype).div_(255).view(*x.shape[:2], height, width)
 
 
 def resize_bytes(image: Tensor, height: int, width: int) -> Tensor:

@@ -32,15 +32,17 @@ class ModelSpec:
     config: Any
     start: str | None = None
     """Id of the weights that a training starts from when none are named."""
+    smaller: str | None = None
+    """The variant of it that a CPU can train."""
 
 
 MODELS: dict[str, ModelSpec] = {
     "bicubic": ModelSpec(Bicubic, BicubicConfig()),
     "c2": ModelSpec(C2, C2Config()),
     "datsr": ModelSpec(DATSR, DATSRConfig()),
-    "edsr": ModelSpec(EDSR, EDSRConfig(features=256, blocks=32, res_scale=0.1)),
+    "edsr": ModelSpec(EDSR, EDSRConfig(features=256, blocks=32, res_scale=0.1), smaller="edsr-baseline"),
     "edsr-baseline": ModelSpec(EDSR, EDSRConfig()),
-    "mdsr": ModelSpec(MDSR, MDSRConfig(blocks=80)),
+    "mdsr": ModelSpec(MDSR, MDSRConfig(blocks=80), smaller="mdsr-baseline"),
     "mdsr-baseline": ModelSpec(MDSR, MDSRConfig()),
     "refnet": ModelSpec(RefNet, RefNetConfig(), start="edsr-baseline-x4"),
     "restorer": ModelSpec(Restorer, RestorerConfig()),

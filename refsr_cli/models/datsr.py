@@ -29,6 +29,8 @@ class DATSRConfig(MatchedConfig):
     mlp_ratio: float = 2.0
     matches: int = 1
     """Places looked at for each cell; the paper has 1, its code 2 as well."""
+    relevance: bool = field(default=True, metadata={"omissible": True})
+    """Whether the correlation of a match counts in what is read there: the relevance mask of equation 4."""
     content_blocks: int = field(default=8, metadata={"omissible": True})
     """Of a branch that published files hold and nothing uses; 0 leaves it out."""
 
@@ -39,6 +41,7 @@ class _Stage(nn.Module):
     def __init__(self, config: DATSRConfig, texture: int, tail: nn.Module) -> None:
         super().__init__()
         features = config.features
+        self.relevance = config.relevance
         self.offset1 = conv(features + 2 * texture, texture)
         self.offset2 = conv(texture, texture)
         self.aggregation = DynamicAggregation(texture, config.groups, bound=_FARTHEST)
@@ -62,7 +65,8 @@ class _Stage(nn.Module):
     def _attended(self, x: Tensor, textures: Textures, factor: int, which: int) -> Tensor:
         around = [x, textures.warped(factor, which), textures.unmoved(factor)]
         guess = lrelu(self.offset2(lrelu(self.offset1(torch.cat(around, 1)))))
-        place, score = textures.places(factor, which), textures.scores(factor, which)
+        place = textures.places(factor, which)
+        score = textures.scores(factor, which) if self.relevance else None
         return lrelu(self.aggregation(textures.map(factor), guess, place, score))
 
 

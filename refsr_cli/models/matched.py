@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refsr_cli.layers.resample import continued, resize
+from refsr_cli.layers.resample import continued, resize_by_pillow
 from refsr_cli.layers.strips import Strips
 from refsr_cli.layers.vgg import VGG_WIDTHS, VGGStem
 from refsr_cli.models.base import SRModel
@@ -137,8 +137,8 @@ class Matched(SRModel):
 
 
 def enlarged(lr: Tensor) -> Tensor:
-    """(N, 3, h, w) to (N, 3, 4*h, 4*w), bicubically, rounded to 8 bit as a file is: what is matched with references."""
-    return resize(lr, CELL * lr.shape[2], CELL * lr.shape[3]).clamp_(0, 1).mul_(255).round_().div_(255)
+    """(N, 3, h, w) to (N, 3, 4*h, 4*w), by Pillow as in the authors' code: what is matched with references."""
+    return resize_by_pillow(lr, CELL * lr.shape[2], CELL * lr.shape[3])
 
 
 def _in_cells(reference: Tensor, patches: int) -> Tensor:

@@ -25,6 +25,8 @@ from refsr_cli.metrics import Scores, protocol_named, score
 from refsr_cli.models import build
 from refsr_cli.plots import plot_gains
 
+_MAKERS = {"matlab": "MATLAB's", "pillow": "Pillow's"}
+
 
 @dataclass(frozen=True)
 class Opened:
@@ -142,20 +144,23 @@ def evaluate(
     """Scores a net on every image of a dataset."""
     if config.download:
         yield from download_benchmark(config.dataset, config.data_root)
-    benchmark = open_benchmark(config.dataset, config.data_root, limit=config.limit, lr_dir=config.lr_dir)
+    benchmark = open_benchmark(
+        config.dataset, config.data_root, limit=config.limit, lr_dir=config.lr_dir, span=config.index_range
+    )
     degradation = parse_degradation("clean" if config.degrade is None else config.degrade)
-    benchmark = replace(benchmark, degradations=(degradation,))
     name = config.protocol or benchmark.protocol
     protocol = protocol_named(name)
+    benchmark = replace(benchmark, degradations=(degradation,), convention=protocol.bicubic)
     check_choice(config.refs)
     paths = benchmark.paths()
     targets = _targets(config, benchmark, paths)
     everything = replace(benchmark, limit=None).paths()
     with_refs = require_references(config.refs, everything)
     upscaler, using = open_upscaler(config, config.scale, on_download, with_refs=with_refs)
-    bicubic = Upscaler(build("bicubic", config.scale), device="cpu", self_ensemble=False)
+    interpolation = build("bicubic", config.scale, {"convention": protocol.bicubic})
+    bicubic = Upscaler(interpolation, device="cpu", self_ensemble=False)
     yield using
-    lr = str(config.lr_dir) if config.lr_dir else "made with MATLAB's bicubic"
+    lr = str(config.lr_dir) if config.lr_dir else f"made with {_MAKERS[protocol.bicubic]} bicubic"
     lr += f", {config.degrade}" if config.degrade else ""
     note = None
     if benchmark.full and not config.limit and len(paths) != benchmark.full:

@@ -83,10 +83,13 @@ def endure(
     """Scores a net with each kind of reference in turn."""
     if config.download:
         yield from download_benchmark(config.dataset, config.data_root)
-    benchmark = open_benchmark(config.dataset, config.data_root, limit=config.limit, lr_dir=config.lr_dir)
-    benchmark = replace(benchmark, degradations=(parse_degradation(config.degrade or "clean"),))
+    benchmark = open_benchmark(
+        config.dataset, config.data_root, limit=config.limit, lr_dir=config.lr_dir, span=config.index_range
+    )
     name = config.protocol or benchmark.protocol
     protocol = protocol_named(name)
+    degradation = parse_degradation(config.degrade or "clean")
+    benchmark = replace(benchmark, degradations=(degradation,), convention=protocol.bicubic)
     paths, everything = benchmark.paths(), open_benchmark(config.dataset, config.data_root).paths()
     require_references("L1", everything)
     upscaler, using = open_upscaler(config, config.scale, on_download, with_refs=True)

@@ -5,9 +5,9 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -19,95 +19,37 @@ from refsr_cli.data.folders import find_photos
 from refsr_cli.data.pair_stream import PairStream
 from refsr_cli.data.pairs import PairWindows, find_pairs
 from refsr_cli.data.reference_sets import targets_among
-from refsr_cli.errors import BadSetting
+from refsr_cli.engine import Progress
+from refsr_cli.errors import BadSetting, RefsrError
 from refsr_cli.files import make_folder, write_atomically
 from refsr_cli.inference.device import pick_device
 from refsr_cli.inference.runner import runner_for
-from refsr_cli.models import MODELS, fingerprint
+from refsr_cli.models import MODELS, fingerprint, numbers_of
 from refsr_cli.recipes import RECIPES
 from refsr_cli.training.group import Group, grouped_device, joined
 from refsr_cli.training.journal import STEPS, Journal
 from refsr_cli.training.lessons import SHRUNK, Enlarging, Lesson, Merging, RestorationTask
 from refsr_cli.training.loop import Clock, interrupts_deferred
 from refsr_cli.training.offers import Degrading, OfferSet, Preparing, prepare, prepared_folder
+from refsr_cli.training.optimizers import learning_rate_at
 from refsr_cli.training.photos import DegradedExamples, open_examples
+from refsr_cli.training.records import Finished, Pace, Started, Step
 from refsr_cli.training.reference_lessons import Corresponding, Restoring
-from refsr_cli.training.run import BEST, STATE, WEIGHTS, Run, learning_rate_at
+from refsr_cli.training.run import BEST, STATE, WEIGHTS, Run
 from refsr_cli.training.validation import Validation, open_validation, validate_once
 from refsr_cli.weights.store import RESTORER, load_model
 
 _SETTLED_STEPS = 200
 """Steps after which the pace is that of all that follow, but for validations."""
-PACE_STEPS = 10
-"""Steps after which the time for all of them is foretold."""
+PACE_STEPS, _SETTLED_PIECES = 10, 2
+"""Steps after which the time for all of them is foretold, and pieces of the first where it is taken in several."""
+_LONG_SECONDS = 7 * 86_400
+"""Time for all steps from which a smaller net is advised on a CPU."""
 _CLEAN_WINDOWS = 0.3
 """Part of the windows with references that nothing happens to: references give most to clean pictures."""
 
 
-@dataclass(frozen=True)
-class Started:
-    """What is about to be trained, and on what."""
-
-    model: str
-    scale: int
-    photos: int
-    pairs: int
-    """Pictures with references."""
-    skipped: int
-    parameters: int
-    """Those that are learned."""
-    device: str
-    out: Path
-    trial: bool
-    """No data was given: the few packaged photos are used, which is enough to try the command and no more."""
-    note: str | None = None
-    """What the user should know."""
-    kind: str = "started"
-
-
-@dataclass(frozen=True)
-class Pace:
-    """Measured on the first few steps: how long all of it will take on this machine."""
-
-    steps: int
-    steps_per_second: float
-    remaining_seconds: float
-    kind: str = "pace"
-
-
-@dataclass(frozen=True)
-class Step:
-    """Progress, every `log_every` steps."""
-
-    step: int
-    steps: int
-    loss: float
-    """Mean since the last such record; nan where every batch was left out."""
-    terms: dict[str, float]
-    """What it is the sum of."""
-    skipped: int
-    """Batches left out so far, as their loss was far above the usual."""
-    learning_rate: float
-    steps_per_second: float
-    remaining_seconds: float
-    kind: str = "step"
-
-
-@dataclass(frozen=True)
-class Finished:
-    """Where the trained weights lie."""
-
-    step: int
-    weights: Path
-    best: Path | None
-    """None where nothing was scored."""
-    seconds: float
-    unusable: int
-    """Photos read as they were needed that could not be used; one may be counted several times."""
-    kind: str = "finished"
-
-
-def train(config: TrainConfig) -> Iterator[Started | Preparing | Pace | Step | Validation | Finished]:
+def train(config: TrainConfig) -> Iterator[Started | Preparing | Progress | Pace | Step | Validation | Finished]:
     """Trains a net and leaves `model.safetensors` (last), `best.safetensors`, `state.pt` and `config.json` in the run
     directory. An interrupt is taken after the step in hand; everything written is whole.
 
@@ -121,10 +63,14 @@ def train(config: TrainConfig) -> Iterator[Started | Preparing | Pace | Step | V
             deque(records, maxlen=0)
 
 
-def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | Pace | Step | Validation | Finished]:
+def _train(
+    config: TrainConfig, group: Group
+) -> Iterator[Started | Preparing | Progress | Pace | Step | Validation | Finished]:
     out, began = config.resume or config.out or _usual_folder(config), time.monotonic()
     if not config.resume and (out / STATE).exists():
         raise BadSetting(f"{out} holds a training already; go on with --resume {out}, or give another --out")
+    if not (config.resume or config.init_from) and config.recipe and RECIPES[config.recipe].from_x2:
+        config = replace(config, init_from=_weights_for_2(config) if config.scale in (3, 4) else None)
     group.wait()  # nobody may write there before all have looked
     run = Run(replace(config, minutes=None), group, out)  # the time is that of this command, not of the run
     if config.pairs and not (run.model.merges_refs or run.model.needs_ref):
@@ -154,13 +100,15 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
             yield from validate_once(run, benchmark)  # what an interruption left undone
         fitted = _Fitted(run, began + 60 * config.minutes) if config.minutes else None
         while run.step < run.config.steps and not stop:
-            run.advance()
+            before = run.step
+            yield from _advance(run, lesson.pieces, lambda: group.any(interrupted.is_set()))
+            if stop := run.step == before:
+                break
             done = clock.tick()
             if fitted:
                 fitted.step(again=done in (PACE_STEPS, _SETTLED_STEPS))
             if done == PACE_STEPS:
-                pace, steps = clock.pace, run.config.steps
-                yield Pace(steps, pace, (steps - run.step) / pace)
+                yield _foretold(run, clock.pace)
             save = _is_milestone(run) or group.any(time.monotonic() - saved > config.checkpoint_minutes * 60)
             if save or run.step % config.log_every == 0:
                 terms, pace = run.take_losses(), clock.lap()
@@ -180,6 +128,23 @@ def _train(config: TrainConfig, group: Group) -> Iterator[Started | Preparing | 
     seconds = time.monotonic() - begin
     best = out / BEST if (out / BEST).exists() else None
     yield Finished(run.step, out / WEIGHTS, best, seconds, lesson.unusable)
+
+
+def _advance(run: Run, pieces: int, interrupted: Callable[[], bool]) -> Iterator[Progress | Pace]:
+    """A step, and how far it is where its batch is taken in pieces. The first of all foretells the time for all."""
+    begin = time.monotonic()
+    for done in run.advance(interrupted):
+        if done == _SETTLED_PIECES and not run.step:
+            yield _foretold(run, 1 / (pieces * (time.monotonic() - begin)))
+        begin = time.monotonic()
+        yield Progress(f"step {run.step + 1:,}", done, pieces)
+
+
+def _foretold(run: Run, pace: float) -> Pace:
+    remaining, smaller = (run.config.steps - run.step) / pace, MODELS[run.config.model].smaller
+    long = run.device.type == "cpu" and remaining > _LONG_SECONDS
+    note = f"a CPU is too slow for {run.config.model}; {smaller} is the one it can train" if long and smaller else None
+    return Pace(run.config.steps, pace, remaining, note)
 
 
 class _Fitted:
@@ -211,6 +176,19 @@ class _Fitted:
 def _is_milestone(run: Run) -> bool:
     """Whether the weights of this step are to be scored."""
     return run.step == run.config.steps or run.step % run.config.validate_every == 0
+
+
+def _weights_for_2(config: TrainConfig) -> str | None:
+    """Those of the same net for scale 2 that are on this machine: trained here, packaged, or fetched before."""
+    wanted = replace(MODELS[config.model].config, **numbers_of(config.model, config.numbers))
+    for name in (str(_usual_folder(replace(config, scale=2)) / WEIGHTS), f"{config.model}-x2"):
+        try:
+            source = load_model(None, None, name, offline=True).model
+        except RefsrError:
+            continue
+        if (source.config, source.scale) == (wanted, 2):
+            return name
+    return None
 
 
 def _usual_folder(config: TrainConfig) -> Path:
@@ -280,6 +258,8 @@ def _prepare_lesson(run: Run, data: Path | None, benchmark: Benchmark) -> Genera
         note = "; ".join(notes) or None
         return Started(config.model, config.scale, photos, pairs, skipped, learned, str(device), run.out, trial, note)
 
+    if refs and config.micro_batch is not None:
+        raise BadSetting(f"--micro-batch is for nets without references, and {config.model} takes them")
     if not refs:
         assert data is not None, "pairs are for nets that take references"
         scales = run.model.scales if run.model.multi_scale else (run.model.scale,)
@@ -297,7 +277,9 @@ def _prepare_lesson(run: Run, data: Path | None, benchmark: Benchmark) -> Genera
     if config.ease and not (run.model.needs_ref and config.stage == "restore" and photos):
         raise BadSetting("--ease is for a net that needs references, in stage restore, with --data of photos")
     ease = config.ease * config.batch
-    windows = PairWindows(photos, pairs, config.patch * run.model.scale, config.foreign, config.seed, ease)
+    windows = PairWindows(
+        photos, pairs, config.patch * run.model.scale, config.foreign, config.seed, ease, config.jitter
+    )
     workers = config.workers if config.workers is not None else os.cpu_count() or 1
     if run.model.needs_ref:
         return _referring_lesson(run, windows, workers)
@@ -324,7 +306,10 @@ def _referring_lesson(run: Run, windows: PairWindows, workers: int) -> Lesson:
     workers = max(1, workers // group.world) if workers else 0
     laid = run.model.most_references == 1  # over the picture, at its size; else as large as what is made of a photo
     side = windows.side if laid else windows.side * 5 // 4 // 4 * 4
-    stream = PairStream(windows, side, run.device, batch=config.batch, part=group.part(config.batch), workers=workers)
+    part = group.part(config.batch)
+    stream = PairStream(
+        windows, side, run.device, batch=config.batch, part=part, workers=workers, augment=config.augment
+    )
     if config.stage == "restore":
         return Restoring(stream, config, run.model, group)
     teacher = load_model(config.model, config.scale, config.teacher).model.to(run.device) if config.teacher else None

@@ -19,7 +19,7 @@ from refsr_cli import __version__
 from refsr_cli.data.degradations import DegradationMix, degrade_windows
 from refsr_cli.data.degrade import degrade_bicubic
 from refsr_cli.data.pairs import PairWindows
-from refsr_cli.data.photos import dihedral
+from refsr_cli.data.photos import dihedral, random_turns
 from refsr_cli.errors import BadData, RefsrError
 from refsr_cli.files import make_folder, write_atomically
 from refsr_cli.images import to_pixels, to_tensor
@@ -186,12 +186,14 @@ class OfferSet:
         self._tensors = {name: torch.cat([offer[name] for offer in offers]) for name in offers[0]}
         self.count = len(self._tensors["hr"])
 
-    def batch(self, size: int, generator: torch.Generator, part: slice = slice(None)) -> tuple[Offer, Tensor]:
-        """`size` random samples, turned, mirrored, their colours exchanged, with the truth (size, 3, H, W) float in
-        [0, 1]; only `part` of them where several processes share a batch."""
+    def batch(
+        self, size: int, generator: torch.Generator, part: slice = slice(None), *, augment: bool = True
+    ) -> tuple[Offer, Tensor]:
+        """`size` random samples, turned, mirrored, their colours exchanged unless `augment` is false, with the truth
+        (size, 3, H, W) float in [0, 1]; only `part` of them where several processes share a batch."""
         chosen = torch.randint(self.count, (size,), generator=generator)[part]
-        turns = torch.randint(8, (size,), generator=generator)[part]
-        colours = torch.randperm(3, generator=generator)
+        turns = random_turns(size, generator, augment=augment)[part]
+        colours = torch.randperm(3, generator=generator) if augment else torch.arange(3)
         tensors = {}
         for name, values in self._tensors.items():
             drawn = dihedral(values[chosen.to(values.device)].float(), turns)

@@ -103,7 +103,7 @@ def open_photos(config: TrainConfig, data: Path, scales: Sequence[int], group: G
         if is_lmdb(data):
             raise BadSetting("--no-stream is for folders; an LMDB file is read as it is needed")
         photos, skipped = _decoded(config, paths, data, scales, group.device)
-        return PhotoDraws(photos, config.batch, config.candidates, part), photos.count, skipped
+        return PhotoDraws(photos, config.batch, config.candidates, part, augment=config.augment), photos.count, skipped
     if config.lr_dir:
         raise BadSetting("--lr-dir is for photos that are all in memory; give --no-stream, or leave it out")
     if config.train_range and is_lmdb(data):
@@ -114,6 +114,7 @@ def open_photos(config: TrainConfig, data: Path, scales: Sequence[int], group: G
         config.patch,
         group.device,
         batch=config.batch,
+        augment=config.augment,
         candidates=config.candidates,
         part=part,
         seed=config.seed,

@@ -1,6 +1,6 @@
 """What nets are taught that need references: to restore with them, and to find places in them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -46,6 +46,8 @@ class _Shrinking:
 class Restoring:
     """Windows and references; a net is told how far its result is from the truth."""
 
+    pieces = 1
+
     def __init__(self, stream: PairStream, config: TrainConfig, model: SRModel, group: Group) -> None:
         """Raises what `Objective` raises."""
         self.stream, self.model = stream, model
@@ -57,6 +59,7 @@ class Restoring:
             group.device,
             sides=[config.patch * model.scale],
             critic=config.critic,
+            pixels_first=config.pixels_first,
             luma_only=model.luma_only,
             share=group.share,
         )
@@ -74,10 +77,10 @@ class Restoring:
 
     def losses(
         self, forward: Callable[..., Any], generator: torch.Generator, learning_rate: float
-    ) -> dict[str, Tensor]:
+    ) -> Iterator[dict[str, Tensor]]:
         hr, ref = self.stream.draw(generator, apart=self._apart and self.stream.drawn >= self._ease)
         sr = forward(self._shrink(hr, generator), ref).float()
-        return self._objective(sr, hr, learning_rate, generator)
+        yield self._objective(sr, hr, learning_rate, generator)
 
     def state_dict(self) -> dict[str, Any]:
         return {"objective": self._objective.state_dict(), "examples": self.stream.state_dict()}
@@ -94,6 +97,8 @@ class Corresponding:
     """Windows and the same seen from elsewhere: features of a place are to be alike, those of others not (C2-Matching,
     section 3.2). The teacher sees both sharply; a student sees the one as it is enlarged, and is told what the teacher
     makes of both (section 3.2.2)."""
+
+    pieces = 1
 
     def __init__(self, stream: PairStream, config: TrainConfig, model: SRModel, teacher: SRModel | None) -> None:
         self.stream, self.scale, self.contrast = stream, model.scale, config.contrast
@@ -116,7 +121,7 @@ class Corresponding:
 
     def losses(
         self, forward: Callable[..., Any], generator: torch.Generator, learning_rate: float
-    ) -> dict[str, Tensor]:
+    ) -> Iterator[dict[str, Tensor]]:
         here, _ = self.stream.draw(generator)
         there, places = seen_from_elsewhere(here, self.scale, generator)
         shown = here if self.sharp else enlarged(self._shrink(here, generator))
@@ -137,7 +142,7 @@ class Corresponding:
                 for its, told in zip(found, wanted, strict=True)
             ]
             terms["taught"] = _DISTILLED * torch.stack(taught).mean()
-        return terms
+        yield terms
 
     def state_dict(self) -> dict[str, Any]:
         return {"examples": self.stream.state_dict()}

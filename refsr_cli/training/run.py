@@ -1,7 +1,7 @@
 """All that changes while a net is trained: advanced step by step, saved whole, restored exactly."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, cast
@@ -21,6 +21,7 @@ from refsr_cli.models import MODELS, SRModel, build, numbers_of
 from refsr_cli.training.group import Group
 from refsr_cli.training.journal import Journal
 from refsr_cli.training.lessons import Lesson
+from refsr_cli.training.optimizers import learning_rate_at, learning_rate_share, optimizer_of
 from refsr_cli.weights.files import save_weights
 from refsr_cli.weights.store import load_model
 
@@ -28,27 +29,10 @@ STATE = "state.pt"
 """Name of the checkpoint in a run directory."""
 WEIGHTS, BEST = "model.safetensors", "best.safetensors"
 """Names of the averaged weights there: the last, and those that scored best."""
+NOTHING = "none"
+"""In place of weights to start from: random ones, where a net or a recipe would start from others."""
 _MOST_IN_A_ROW = 50
 """Batches that may be left out one after the other."""
-
-
-def learning_rate_at(step: int, config: TrainConfig) -> float:
-    """The learning rate after `step` steps: a function of the step alone, so that resuming needs no state."""
-    if step < config.warmup:
-        return config.learning_rate * (step + 1) / config.warmup
-    if config.schedule == "constant":
-        return config.learning_rate
-    if config.schedule == "step" and config.decay_at:
-        return config.learning_rate * config.decay ** sum(step >= mark for mark in config.decay_at)
-    if config.schedule == "step":
-        return config.learning_rate * config.decay ** (step // config.decay_every)
-    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def learning_rate_share(model: SRModel, name: str) -> float:
-    """The part of the learning rate that the weight `name` gets."""
-    return next((part for mark, part in model.slower.items() if mark in name), 1.0)
 
 
 class Run:
@@ -63,6 +47,8 @@ class Run:
         self.journal: Journal | None = None
         """Where this is the process that writes."""
         self._lesson_state: dict[str, Any] | None = None
+        self._before: tuple[Tensor, dict[str, Any]] | None = None
+        """What a batch that is not finished was drawn with."""
         self._losses: list[dict[str, Tensor]] = []
         self._usual, self._in_a_row = math.nan, 0
         torch.manual_seed(config.seed)
@@ -72,9 +58,7 @@ class Run:
         self.model = self._build(begun).to(self.device).to(memory_format=torch.channels_last)
         self.averaged = AveragedModel(self.model, multi_avg_fn=self._average)
         self.learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(
-            self._parameter_groups(), lr=config.learning_rate, fused=self.device.type == "cuda"
-        )
+        self.optimizer = optimizer_of(self._parameter_groups(), config, self.device)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.dtype = pick_precision(config.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
@@ -107,7 +91,7 @@ class Run:
                 names = sorted({name.split(".")[0] for name, _ in model.named_parameters()})
                 raise BadSetting(f"no weight that could be trained begins with '{config.only}'; there are {names}")
         start = config.init_from or MODELS[config.model].start
-        if start and not begun:
+        if start not in (None, NOTHING) and not begun:
             source = load_model(None, None, start).model
             self.origin = model.start_from(source, start, partly=config.init_partly)
         return model.train()
@@ -138,17 +122,20 @@ class Run:
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(averaged), list(current), 1 - decay)
 
-    def advance(self) -> None:
-        """One optimiser step. Raises OutOfMemory, and RefsrError after too many batches in a row that had to be left
-        out."""
+    def advance(self, interrupted: Callable[[], bool] = lambda: False) -> Iterator[int]:
+        """One optimiser step. Yields how many pieces of its batch are done after each but the last; where `interrupted`
+        is true there, no step is made, and what is saved is as it was before. Raises OutOfMemory, and RefsrError after
+        too many batches in a row that had to be left out."""
         try:
-            self._advance()
+            yield from self._advance(interrupted)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise OutOfMemory("not enough memory for a training step; lower --batch or --patch") from None
+            raise OutOfMemory(
+                "not enough memory for a training step; lower --micro-batch, --batch or --patch"
+            ) from None
 
-    def _advance(self) -> None:
+    def _advance(self, interrupted: Callable[[], bool]) -> Iterator[int]:
         assert self.lesson is not None, "there is something to teach"
         learning_rate = learning_rate_at(self.step, self.config)
         for group in self.optimizer.param_groups:
@@ -157,13 +144,20 @@ class Run:
             (self.config.seed * 1_000_003 + self.step) % 2**63
         )  # of layers that leave something out by chance
         forward = self._forward or self._prepared(self.lesson)
-        terms = self.lesson.losses(forward, self.generator, learning_rate)
-        loss = torch.stack(list(terms.values())).sum()
-        self.step += 1
-        if self.config.skip_above and self._explodes(loss, terms):
-            return
+        self._before = self._randomness() if self.lesson.pieces > 1 else None
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        terms: dict[str, Tensor] = {}
+        for done, piece in enumerate(self.lesson.losses(forward, self.generator, learning_rate), 1):
+            self.scaler.scale(torch.stack(list(piece.values())).sum()).backward()
+            terms = {name: term.detach() + terms.get(name, 0) for name, term in piece.items()}
+            if done < self.lesson.pieces:
+                yield done
+                if interrupted():
+                    return
+        self._before = None
+        self.step += 1
+        if self.config.skip_above and self._explodes(terms):
+            return
         self.group.share(self.model)
         if self.config.clip:
             self.scaler.unscale_(self.optimizer)
@@ -171,14 +165,19 @@ class Run:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.averaged.update_parameters(self.model)
-        self._losses.append({name: term.detach() for name, term in terms.items()})
+        self._losses.append(terms)
 
-    def _explodes(self, loss: Tensor, terms: Mapping[str, Tensor]) -> bool:
+    def _randomness(self) -> tuple[Tensor, dict[str, Any]]:
+        """What the next batch depends on."""
+        return self.generator.get_state(), self.lesson.state_dict() if self.lesson else {}
+
+    def _explodes(self, terms: Mapping[str, Tensor]) -> bool:
         """Whether a batch is to be left out, as its loss is not what it usually is. What critics say is not looked at:
         it has no usual, and may be negative."""
-        sizes = [term.detach() for name, term in terms.items() if name not in ADVERSARIAL]
+        loss = torch.stack(list(terms.values())).sum()
+        sizes = [term for name, term in terms.items() if name not in ADVERSARIAL]
         size = float(self.group.mean(torch.stack(sizes).sum())) if sizes else 0.0
-        if not math.isfinite(float(self.group.mean(loss.detach()))) or size > self.config.skip_above * self._usual:
+        if not math.isfinite(float(self.group.mean(loss))) or size > self.config.skip_above * self._usual:
             self.skipped, self._in_a_row = self.skipped + 1, self._in_a_row + 1
             if self._in_a_row == _MOST_IN_A_ROW:
                 raise RefsrError(
@@ -246,6 +245,7 @@ class Run:
         if not self.group.leads:
             return
         self._save_weights(WEIGHTS)
+        generator, lesson = self._before or self._randomness()
         state = {
             "step": self.step,
             "best": self.best,
@@ -255,8 +255,8 @@ class Run:
             "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "generator": self.generator.get_state(),
-            "lesson": self.lesson.state_dict() if self.lesson else {},
+            "generator": generator,
+            "lesson": lesson,
         }
         with replacing(self.out / STATE) as unfinished:
             torch.save(state, unfinished)

@@ -15,6 +15,7 @@ from refsr_cli.data.reference_sets import choose_references, targets_among
 from refsr_cli.images import to_tensor
 from refsr_cli.inference.upscaler import Upscaler
 from refsr_cli.layers.resample import resize
+from refsr_cli.losses import pixel_loss_of
 from refsr_cli.metrics import PROTOCOLS, Scores, score
 from refsr_cli.models import MODELS
 from refsr_cli.training.journal import SHOWN, VALIDATION, middle
@@ -33,6 +34,8 @@ class Validation:
     protocol: str
     psnr: float
     ssim: float
+    loss: float | None
+    """Mean of the training's loss of pixels, such as L1; None for a loss that has none."""
     best: bool
     """Whether the mean over the net's scales is the best so far."""
     kind: str = "validation"
@@ -75,21 +78,33 @@ def _validate(run: Run, benchmark: Benchmark) -> list[Validation]:
     best = run.note_quality(fmean(mean.psnr for mean in means.values()))
     assert run.journal is not None, "it is this process that keeps it"
     for scale, mean in means.items():
-        run.journal.note(VALIDATION, {"step": run.step, "scale": scale, "psnr": mean.psnr, "ssim": mean.ssim})
+        loss = {} if mean.loss is None else {"loss": mean.loss}
+        scores = {"psnr": mean.psnr, "ssim": mean.ssim, **loss}
+        run.journal.note(VALIDATION, {"step": run.step, "scale": scale, **scores})
     run.journal.draw_curves()
     return [
-        Validation(run.step, scale, benchmark.name, benchmark.protocol, mean.psnr, mean.ssim, best)
+        Validation(run.step, scale, benchmark.name, benchmark.protocol, mean.psnr, mean.ssim, mean.loss, best)
         for scale, mean in means.items()
     ]
 
 
-def _scored(run: Run, benchmark: Benchmark, scale: int) -> Scores:
+@dataclass(frozen=True)
+class _Means:
+    psnr: float
+    ssim: float
+    loss: float | None
+
+
+def _scored(run: Run, benchmark: Benchmark, scale: int) -> _Means:
     """Means over the validation images. The middle of some is kept: bicubic, net, truth."""
     run.smoothed.scale = scale
     made_ready = partial(Upscaler, device=str(run.device), precision="fp32", self_ensemble=False)
     restores = run.config.degrade and run.model.merges_refs  # as pictures are before references are merged
     upscaler = made_ready(run.smoothed, restorer=made_ready(load_model(RESTORER, 1).model) if restores else None)
     scores: list[Scores] = []
+    losses: list[float] = []
+    merges = run.model.merges_refs or run.model.restores  # which have losses of their own
+    pixel_loss = None if merges else pixel_loss_of(run.config.loss)
     crops: list[list[Tensor]] = []
     paths = benchmark.paths()
     with_refs = (run.model.merges_refs or run.model.needs_ref) and bool(targets_among(paths))
@@ -98,9 +113,12 @@ def _scored(run: Run, benchmark: Benchmark, scale: int) -> Scores:
         refs = choose_references("all", paths, path)[0] if with_refs else None
         sr = to_tensor(upscaler(sample.lr, refs=refs).pixels)
         scores.append(score(sr, sample.hr, scale, PROTOCOLS[benchmark.protocol]))
+        if pixel_loss:
+            losses.append(float(pixel_loss(sr, sample.hr.expand_as(sr))))
         if len(crops) < SHOWN:
             plain = resize(to_tensor(sample.lr.pixels), *sample.hr.shape[-2:])
             crops.append([middle(image) for image in (plain, sr, sample.hr)])
     if run.journal:
         run.journal.keep_crops(run.step, scale, crops)
-    return Scores(fmean(item.psnr for item in scores), fmean(item.ssim for item in scores))
+    loss = fmean(losses) if losses else None
+    return _Means(fmean(item.psnr for item in scores), fmean(item.ssim for item in scores), loss)
