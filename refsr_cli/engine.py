@@ -87,6 +87,7 @@ def open_upscaler(
         on_progress=on_download,
         flavour=config.flavour,
         res_scale=config.res_scale,
+        rgb_mean=config.rgb_mean,
     )
     restores = not (loaded.model.interpolates or loaded.model.restores)
     if config.restore and not restores:

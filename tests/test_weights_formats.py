@@ -329,7 +329,7 @@ def test_our_own_files_come_through(tmp_path, generator):
     loaded = load_any(tmp_path / "net.safetensors")
     assert loaded.metadata["recipe"] == "short" and "note" not in loaded.metadata
     for choice in ({"flavour": "basicsr"}, {"res_scale": 0.1}):
-        with pytest.raises(BadSetting, match="leave out flavour and res_scale"):
+        with pytest.raises(BadSetting, match="leave out flavour, res_scale and rgb_mean"):
             load_any(tmp_path / "net.safetensors", **choice)
 
 
@@ -439,6 +439,11 @@ def test_the_wrong_flavour(tmp_path, generator):
             "MDSR of super-image, which is another net",
         ),
         (("conv_first.weight", "body.0.conv1.weight", "upconv1.weight", "conv_hr.weight"), "MSRResNet of BasicSR"),
+        (
+            ("conv_block1.0.weight", "upsampling.1.running_mean"),
+            "SRGAN-PyTorch's net of August 2021, which is another net",
+        ),
+        (("conv1.0.weight", "subpixel_conv.0.conv.weight"), "SRGAN-PyTorch's net of early 2021, which is another net"),
         (("_orig_mod.conv1.0.weight", "_orig_mod.trunk.0.rcb.0.weight"), "SRResNet"),
         (("conv1.0.weight", "dcb1.0.conv1.weight"), "SRDenseNet"),
         (("conv.conv.weight", "dense_blocks.0.block.0.conv.weight"), "SRDenseNet"),

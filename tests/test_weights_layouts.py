@@ -7,8 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typer.testing import CliRunner
 
-from refsr_cli.errors import BadWeights
+from refsr_cli.cli import app
+from refsr_cli.errors import BadSetting, BadWeights
+from refsr_cli.models import build
 from refsr_cli.models.edsr import DIV2K_MEAN
 from refsr_cli.weights.formats import load_any
 from refsr_cli.weights.store import load_model
@@ -192,6 +195,81 @@ def test_srresnet_compiled_and_of_early_days(tmp_path, generator):
     for number, state in enumerate(({f"_orig_mod.{key}": value for key, value in tensors.items()}, early)):
         path = keep({"state_dict": state}, tmp_path / f"{number}.pth.tar")
         assert_same_output(path, lambda image: run_srresnet(tensors, image, 2, 4), 4)
+
+
+@pytest.mark.parametrize("block", ["rcb", "rc_block"])
+@pytest.mark.parametrize("scale", [2, 4])
+def test_srresnet_of_2021(tmp_path, generator, block, scale):
+    """The layers of the tail stood in one row then, and a block had two names."""
+    tensors = srresnet(generator, 6, 2, scale, 9)
+
+    def renamed(key):
+        key = key.replace("conv", "conv_block", 1) if key[:4] == "conv" else key.replace(".rcb.", f".{block}.")
+        stage, _, rest = key.removeprefix("upsampling.").partition(".upsample_block.")
+        layer, _, part = rest.partition(".")
+        return f"upsampling.{3 * int(stage) + int(layer)}.{part}" if rest else key
+
+    path = keep({renamed(key): value for key, value in tensors.items()}, tmp_path / "a.pth")
+    assert_same_output(path, lambda image: run_srresnet(tensors, image, 2, scale), scale)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_msrresnet_of_basicsr(tmp_path, generator, scale):
+    factors = [2, 2] if scale == 4 else [scale]
+    tensors = weights(generator, "conv_first", 6, 3, 3, 3)
+    for block in range(3):
+        tensors |= weights(generator, f"body.{block}.conv1", 6, 6, 3, 3)
+        tensors |= weights(generator, f"body.{block}.conv2", 6, 6, 3, 3)
+    for number, factor in enumerate(factors, 1):
+        tensors |= weights(generator, f"upconv{number}", 6 * factor**2, 6, 3, 3)
+    tensors |= weights(generator, "conv_hr", 6, 6, 3, 3) | weights(generator, "conv_last", 3, 6, 3, 3)
+
+    def run(image: Tensor) -> Tensor:
+        def leaky(x: Tensor) -> Tensor:
+            return torch.maximum(x, 0.1 * x)
+
+        x = leaky(conv(tensors, "conv_first", image))
+        for block in range(3):
+            x = x + conv(tensors, f"body.{block}.conv2", conv(tensors, f"body.{block}.conv1", x).clamp(min=0))
+        for number, factor in enumerate(factors, 1):
+            x = leaky(F.pixel_shuffle(conv(tensors, f"upconv{number}", x), factor))
+        base = F.interpolate(image, scale_factor=scale, mode="bilinear", align_corners=False)
+        return conv(tensors, "conv_last", leaky(conv(tensors, "conv_hr", x))) + base
+
+    path = keep({"params": tensors}, tmp_path / "a.pth")
+    assert_same_output(path, run, scale)
+    assert load_any(path).name == "msrresnet"
+
+
+def test_a_mean_that_no_file_says_is_taken_from_the_user(tmp_path, generator):
+    """BasicSR subtracts `rgb_mean` of its options and keeps that out of its files; EDSR-PyTorch's hold theirs."""
+    small = build("edsr", 2, {"features": 6, "blocks": 1, "res_scale": 1.0}).eval()
+    theirs = {"head": "conv_first", "body.0.conv": "body.0.conv", "body.1": "conv_after_body", "tail.0": "upsample"}
+    theirs |= {"tail.1": "conv_last"}
+    state = {}
+    for key, value in small.state_dict().items():
+        own = next(name for name in theirs if key.startswith(name))
+        state[key.replace(own, theirs[own], 1)] = value
+    path, mean = keep({"params": state}, tmp_path / "EDSR.pth"), (0.5, 0.4, 0.3)
+    assert "the mean colour (--rgb-mean): taken as 0.4488" in load_any(path).metadata["note"]
+    loaded = load_any(path, rgb_mean=mean)
+    assert loaded.model.config.mean == mean and "taken as 0.5, 0.4, 0.3" in loaded.metadata["note"]
+    image, shift = torch.rand(1, 3, 7, 6), torch.tensor(mean).view(1, 3, 1, 1)
+    shallow = conv(state, "conv_first", 255 * (image - shift))
+    deep = shallow + conv(state, "body.0.conv2", conv(state, "body.0.conv1", shallow).clamp(min=0))
+    deep = shallow + conv(state, "conv_after_body", deep)
+    large = conv(state, "conv_last", F.pixel_shuffle(conv(state, "upsample.0", deep), 2))
+    torch.testing.assert_close(loaded.model.eval()(image), large / 255 + shift, rtol=0, atol=1e-4)
+    hr = keep({"params": state, "other": 1}, tmp_path / "again.pth")
+    told = CliRunner().invoke(app, ["weights", "inspect", str(hr), "--rgb-mean", "0.5,0.4"])
+    assert told.exit_code == 2 and "0.4488,0.4371,0.4040" in " ".join(told.output.split())
+    told = CliRunner().invoke(app, ["weights", "inspect", str(hr), "--rgb-mean", "114,111,103"])
+    assert told.exit_code == 2 and "three numbers in 0 to 1" in " ".join(told.output.split())
+    ours = CliRunner().invoke(app, ["weights", "inspect", "edsr-baseline-x2", "--rgb-mean", "0.5,0.4,0.3"])
+    assert ours.exit_code == 2 and "says all of itself" in " ".join(ours.output.split())
+    other = keep(srresnet(generator, 6, 2, 2, 9), tmp_path / "srresnet.pth")
+    with pytest.raises(BadSetting, match="leave out rgb_mean"):
+        load_any(other, rgb_mean=mean)
 
 
 def test_srresnet_truncated(tmp_path, generator):

@@ -52,6 +52,14 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def _parse_mean(text: str) -> tuple[float, float, float]:
+    try:
+        red, green, blue = map(float, text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a colour such as 0.4488,0.4371,0.4040") from None
+    return red, green, blue
+
+
 def _parse_tile(text: str) -> int | None:
     names = {"auto": None, "off": 0}
     if text.lower() in names:
@@ -90,6 +98,16 @@ Flavour = Annotated[
 ]
 ResScale = Annotated[
     float | None, typer.Option(help="Residual scaling of a published weight file.", rich_help_panel=NET)
+]
+RgbMean = Annotated[
+    Any,
+    typer.Option(
+        parser=_parse_mean,
+        metavar="R,G,B",
+        help="Mean colour that a published net subtracts, where its file does not say it.",
+        show_default="that of DIV2K",
+        rich_help_panel=NET,
+    ),
 ]
 SelfEnsemble = Annotated[
     bool | None,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from refsr_cli.cli.options import Flavour, Json, Quiet, ResScale, given, reporting, run
+from refsr_cli.cli.options import Flavour, Json, Quiet, ResScale, RgbMean, given, reporting, run
 from refsr_cli.config import ConvertConfig, InspectConfig, SliceConfig
 from refsr_cli.console import Display
 
@@ -25,6 +25,7 @@ def inspect_weights(
     scale: FileScale = InspectConfig.scale,
     flavour: Flavour = InspectConfig.flavour,
     res_scale: ResScale = InspectConfig.res_scale,
+    rgb_mean: RgbMean = None,
     as_json: Json = False,
 ) -> None:
     """Say what a weight file is: its net, its scale, where its layout comes from. No code in it is run."""
@@ -54,6 +55,7 @@ def convert_weights(
     scale: FileScale = ConvertConfig.scale,
     flavour: Flavour = ConvertConfig.flavour,
     res_scale: ResScale = ConvertConfig.res_scale,
+    rgb_mean: RgbMean = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

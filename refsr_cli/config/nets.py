@@ -6,6 +6,14 @@ from pathlib import Path
 from refsr_cli.errors import require
 
 
+def check_mean(rgb: tuple[float, float, float] | None) -> None:
+    """Raises BadSetting for a mean colour that is not within [0, 1]."""
+    require(
+        rgb is None or all(0 <= value <= 1 for value in rgb),
+        "--rgb-mean is three numbers in 0 to 1, red, green and blue, such as 0.4488,0.4371,0.4040",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ShowConfig:
     """`refsr models show`."""
@@ -36,6 +44,11 @@ class InspectConfig:
     """Layout of a published weight file where its keys do not tell."""
     res_scale: float | None = None
     """Residual scaling of a published weight file, which does not say it itself."""
+    rgb_mean: tuple[float, float, float] | None = None
+    """Mean colour in [0, 1] that a published net subtracts, where its file does not say it."""
+
+    def __post_init__(self) -> None:
+        check_mean(self.rgb_mean)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +64,7 @@ class ConvertConfig(InspectConfig):
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.output is None or self.output.suffix == ".safetensors", "--output must end in .safetensors")
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from refsr_cli.config.nets import check_mean
 from refsr_cli.config.spans import Span, one_span
 from refsr_cli.errors import require
 
@@ -30,6 +31,8 @@ class NetConfig:
     """Layout of a published weight file where its keys do not tell."""
     res_scale: float | None = None
     """Residual scaling of a published weight file, which does not say it itself."""
+    rgb_mean: tuple[float, float, float] | None = None
+    """Mean colour in [0, 1] that a published net subtracts, where its file does not say it."""
     self_ensemble: bool | None = None
     """Mean over the eight orientations; None is on for a GPU and off for a CPU."""
     tile: int | None = None
@@ -46,6 +49,7 @@ class NetConfig:
     """How strongly JPEG, noise and blur are removed first, 0 (off) to 1; None is by what is known of each picture."""
 
     def __post_init__(self) -> None:
+        check_mean(self.rgb_mean)
         require(self.restore is None or 0 <= self.restore <= 1, f"--restore is auto, off or 0 to 1, not {self.restore}")
         require(not (self.as_published and self.restore), "--as-published restores nothing; leave out --restore")
         require(self.memory is None or self.memory > 0, f"--memory must be above 0, not {self.memory}")

@@ -14,6 +14,7 @@ from refsr_cli.models.c2 import C2, C2Config
 from refsr_cli.models.datsr import DATSR, DATSRConfig
 from refsr_cli.models.edsr import EDSR, EDSRConfig
 from refsr_cli.models.mdsr import MDSR, MDSRConfig
+from refsr_cli.models.msrresnet import MSRResNet, MSRResNetConfig
 from refsr_cli.models.refnet import RefNet, RefNetConfig
 from refsr_cli.models.restorer import Restorer, RestorerConfig
 from refsr_cli.models.span import SPAN, SPANConfig
@@ -44,6 +45,7 @@ MODELS: dict[str, ModelSpec] = {
     "edsr-baseline": ModelSpec(EDSR, EDSRConfig()),
     "mdsr": ModelSpec(MDSR, MDSRConfig(blocks=80), smaller="mdsr-baseline"),
     "mdsr-baseline": ModelSpec(MDSR, MDSRConfig()),
+    "msrresnet": ModelSpec(MSRResNet, MSRResNetConfig()),
     "refnet": ModelSpec(RefNet, RefNetConfig(), start="edsr-baseline-x4"),
     "restorer": ModelSpec(Restorer, RestorerConfig()),
     "span": ModelSpec(SPAN, SPANConfig()),

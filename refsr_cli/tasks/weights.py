@@ -136,4 +136,5 @@ def _load(config: InspectConfig, on_progress: Progress | None) -> tuple[Found, L
     record = found.record
     flavour = config.flavour or (record.flavour if record else None)
     res_scale = config.res_scale if config.res_scale is not None else (record.res_scale if record else None)
-    return found, load_any(found.path, *(part.path for part in more), flavour=flavour, res_scale=res_scale)
+    parts = (part.path for part in more)
+    return found, load_any(found.path, *parts, flavour=flavour, res_scale=res_scale, rgb_mean=config.rgb_mean)

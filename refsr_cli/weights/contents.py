@@ -27,6 +27,8 @@ class Contents:
     """Prefixes of tensors that our net has no place for, after they were checked."""
     changed: Tensors = field(default_factory=dict)
     """Tensors, by their published name, whose numbers our net has in another order."""
+    mean_assumed: bool = False
+    """Whether the mean colour that the net subtracts is that of the published code, as the file does not say it."""
 
 
 def renamed(*rules: tuple[str, str]) -> Naming:

@@ -31,17 +31,23 @@ _REMEDY = (
 )
 
 
-def load_any(path: Path, *more: Path, flavour: str | None = None, res_scale: float | None = None) -> Loaded:
+def load_any(
+    path: Path,
+    *more: Path,
+    flavour: str | None = None,
+    res_scale: float | None = None,
+    rgb_mean: tuple[float, float, float] | None = None,
+) -> Loaded:
     """Builds the net of a weight file: ours, or a published one whose layout is recognised by its keys. The parts of a
     reference net may be published in several files.
 
     `flavour` is a key of PUBLISHED; without it, files of super-image are told by their name or their config.json, and
-    everything else is read as the first row that fits. `res_scale` is the factor on each residual, which published
-    files do not hold. The metadata of a published file says how it was read: `source`, and `res_scale` where it
-    matters. No code in the file is run.
+    everything else is read as the first row that fits. `res_scale` is the factor on each residual, and `rgb_mean` the
+    mean colour that is subtracted, which BasicSR keeps in its code: published files do not hold them. The metadata of
+    a published file says how it was read: `source`, and `res_scale` where it matters. No code in the file is run.
 
     Raises BadWeights for any file that cannot be used, UnknownName for an unknown `flavour`, and BadSetting where
-    either argument is given for our own file.
+    an argument is given for our own file, or a mean for one that says its own.
     """
     if flavour is not None and flavour not in PUBLISHED:
         raise UnknownName("flavour of weights", flavour, PUBLISHED)
@@ -49,8 +55,9 @@ def load_any(path: Path, *more: Path, flavour: str | None = None, res_scale: flo
     if metadata.get("format") == FORMAT:
         if more:
             raise BadSetting(f"{path} was written by refsr and is a whole net; leave out {more[0]}")
-        if flavour is not None or res_scale is not None:
-            raise BadSetting(f"{path} was written by refsr and says all of itself; leave out flavour and res_scale")
+        if flavour is not None or res_scale is not None or rgb_mean is not None:
+            said = "leave out flavour, res_scale and rgb_mean"
+            raise BadSetting(f"{path} was written by refsr and says all of itself; {said}")
         return rebuild(path, metadata, tensors)
     tensors = _without_prefixes(tensors)
     for other in more:
@@ -63,6 +70,10 @@ def load_any(path: Path, *more: Path, flavour: str | None = None, res_scale: flo
     if read is None:
         raise BadWeights(f"{path} looks like {PUBLISHED[source].family}, whose published weights refsr cannot read")
     contents = read(path, tensors, res_scale)
+    if rgb_mean is not None:
+        if not contents.mean_assumed:
+            raise BadSetting(f"{path} says all of the mean colour of its net, or that has none; leave out rgb_mean")
+        contents.config["mean"] = rgb_mean
     used = {key: value for key, value in tensors.items() if not key.startswith(contents.dropped)} | contents.changed
     model = assemble(path, contents.model, contents.scale, contents.config, used, contents.naming)
     return Loaded(model, contents.model, _metadata(source, contents))
@@ -74,6 +85,9 @@ def _metadata(source: str, contents: Contents) -> dict[str, str]:
     if "res_scale" in contents.config:
         metadata["res_scale"] = f"{contents.config['res_scale']:g}"
         note += f", whose files do not say res_scale: taken as {metadata['res_scale']}"
+    if contents.mean_assumed:
+        mean = ", ".join(f"{value:g}" for value in contents.config["mean"])
+        note += f"; nor the mean colour (--rgb-mean): taken as {mean}"
     return {**metadata, "note": note}
 
 

@@ -18,6 +18,13 @@ from refsr_cli.models import MODELS
 from refsr_cli.models.edsr import DIV2K_MEAN
 from refsr_cli.weights.contents import Contents, Naming, Tensors, count_layers, first_layer, kernel_of, renamed
 from refsr_cli.weights.reference_layouts import read_c2, read_datsr
+from refsr_cli.weights.srresnet_layouts import (
+    SRRESNET,
+    early_srresnet,
+    read_flat_srresnet,
+    read_msrresnet,
+    read_srresnet,
+)
 
 
 @dataclass(frozen=True)
@@ -71,13 +78,14 @@ def _edsr(
     """
     features = first_layer(path, tensors, naming("head.weight")).shape[0]
     blocks = count_layers(tensors, lambda i: naming(f"body.{i}.conv1.weight"))
-    config = {"features": features, "blocks": blocks, "res_scale": 0.1 if features == 256 else 1.0}
+    config: dict[str, Any] = {"features": features, "blocks": blocks, "res_scale": 0.1 if features == 256 else 1.0}
     config |= pixels(path, tensors)
     if res_scale is not None:
         config["res_scale"] = res_scale
-    return Contents(
-        _edsr_name(features, blocks), _edsr_scale(tensors, naming), config, naming, ("sub_mean.", "add_mean.")
-    )
+    shifts = ("sub_mean.", "add_mean.")
+    assumed = config["mean"] == DIV2K_MEAN and not any(key.startswith(shifts) for key in tensors)
+    name, scale = _edsr_name(features, blocks), _edsr_scale(tensors, naming)
+    return Contents(name, scale, config, naming, shifts, mean_assumed=assumed)
 
 
 def _edsr_name(features: int, blocks: int) -> str:
@@ -145,36 +153,6 @@ def _mdsr(path: Path, tensors: Tensors, res_scale: float | None) -> Contents:
     config |= _edsr_pixels(path, tensors)
     name = "mdsr-baseline" if blocks == MODELS["mdsr-baseline"].config.blocks else "mdsr"
     return Contents(name, 4, config, _MDSR, ("sub_mean.", "add_mean."))
-
-
-# SRResNet
-
-_SRRESNET = renamed(
-    (r"head\.", "conv1."),
-    (r"body\.(\d+)\.conv1\.", r"trunk.\1.rcb.0."),
-    (r"body\.(\d+)\.norm1\.", r"trunk.\1.rcb.1."),
-    (r"body\.(\d+)\.prelu\.", r"trunk.\1.rcb.2."),
-    (r"body\.(\d+)\.conv2\.", r"trunk.\1.rcb.3."),
-    (r"body\.(\d+)\.norm2\.", r"trunk.\1.rcb.4."),
-    (r"after\.", "conv2."),
-    (r"upsample\.(\d+)\.", r"upsampling.\1.upsample_block."),
-    (r"tail\.", "conv3."),
-)
-
-
-def _early_srresnet(key: str) -> str:
-    """As the same code named its layers before."""
-    return re.sub(r"^conv(?=[123]\.)", "conv_block", _SRRESNET(key))
-
-
-def _srresnet(path: Path, tensors: Tensors, res_scale: float | None, *, naming: Naming) -> Contents:
-    head = first_layer(path, tensors, naming("head.0.weight"))
-    stages = [key for key in (naming(f"upsample.{i}.0.weight") for i in range(3)) if key in tensors]
-    tripled = len(stages) == 1 and tensors[stages[0]].shape[0] == 9 * head.shape[0]
-    blocks = count_layers(tensors, lambda i: naming(f"body.{i}.conv1.weight"))
-    config = {"features": head.shape[0], "blocks": blocks, "kernel_io": head.shape[2]}
-    name = "srresnet-3x3" if head.shape[2] == 3 else "srresnet"
-    return Contents(name, 3 if tripled else 2 ** max(1, len(stages)), config, naming)
 
 
 # SRDenseNet
@@ -266,10 +244,11 @@ def _span(path: Path, tensors: Tensors, res_scale: float | None) -> Contents:
     blocks = count_layers(tensors, lambda i: f"block_{i + 1}.c1_r.{'sk' if expanded else 'eval_conv'}.weight")
     scale = round((kernel_of(path, tensors, "upsampler.0.weight").shape[0] / 3) ** 0.5)
     config: dict[str, Any] = {"features": features, "blocks": blocks, "expanded": expanded}
-    if "no_norm" in tensors:
-        config |= {"value_range": 1.0, "mean": (0.0, 0.0, 0.0)}
+    normed = "no_norm" not in tensors
+    config |= {"mean": DIV2K_MEAN} if normed else {"value_range": 1.0, "mean": (0.0, 0.0, 0.0)}
     stale = tuple(key for key in tensors if ".eval_conv." in key) if expanded else ()
-    return Contents("span", scale, config, partial(_span_naming, expanded=expanded), (*stale, "no_norm"))
+    naming = partial(_span_naming, expanded=expanded)
+    return Contents("span", scale, config, naming, (*stale, "no_norm"), mean_assumed=normed)
 
 
 _EDSR_MARKS = (r"head\.0\.weight", r"body\.0\.body\.0\.weight")
@@ -290,10 +269,25 @@ PUBLISHED: Mapping[str, Flavour] = {
         (r"conv_first\.weight", r"conv_after_body\."),
         partial(_edsr, naming=_BASICSR, pixels=_basicsr_pixels),
     ),
-    "msrresnet": Flavour("MSRResNet of BasicSR", (r"conv_first\.", r"upconv1\.", r"conv_hr\.")),
-    "srresnet": Flavour("SRResNet", (r"conv1\.0\.", r"trunk\.0\.rcb\.0\."), partial(_srresnet, naming=_SRRESNET)),
+    "msrresnet": Flavour("MSRResNet of BasicSR", (r"conv_first\.", r"upconv1\.", r"conv_hr\."), read_msrresnet),
+    "srresnet": Flavour("SRResNet", (r"conv1\.0\.", r"trunk\.0\.rcb\.0\."), partial(read_srresnet, naming=SRRESNET)),
+    "srresnet-2021": Flavour(
+        "SRResNet",
+        (r"conv_block1\.0\.", r"trunk\.0\.rcb\.0\.", r"upsampling\.0\.weight"),
+        partial(read_flat_srresnet, block="rcb"),
+    ),
     "srresnet-early": Flavour(
-        "SRResNet", (r"conv_block1\.0\.", r"trunk\.0\.rcb\.0\."), partial(_srresnet, naming=_early_srresnet)
+        "SRResNet", (r"conv_block1\.0\.", r"trunk\.0\.rcb\.0\."), partial(read_srresnet, naming=early_srresnet)
+    ),
+    "srresnet-2021-september": Flavour(
+        "SRResNet", (r"conv_block1\.0\.", r"trunk\.0\.rc_block\.0\."), partial(read_flat_srresnet, block="rc_block")
+    ),
+    "srresnet-2021-august": Flavour(
+        "SRGAN-PyTorch's net of August 2021, which is another net",
+        (r"conv_block1\.0\.", r"upsampling\.1\.running_mean"),
+    ),
+    "srresnet-2021-early": Flavour(
+        "SRGAN-PyTorch's net of early 2021, which is another net", (r"conv1\.0\.", r"subpixel_conv\.0\.")
     ),
     "span": Flavour("SPAN", (r"conv_cat\.", r"block_1\.c1_r\."), _span),
     "srdensenet": Flavour(

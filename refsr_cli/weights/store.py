@@ -99,14 +99,15 @@ def load_model(
     on_progress: Progress | None = None,
     flavour: str | None = None,
     res_scale: float | None = None,
+    rgb_mean: tuple[float, float, float] | None = None,
     folder: Path | None = None,
 ) -> Loaded:
     """The net with its weights, on the CPU and in eval mode: the one entry for tasks.
 
     Without `weights` the net may be for another scale, if there are no weights for `scale`: read `loaded.model.scale`.
     Without `model` too it is `default_model(scale, with_refs=with_refs)`. With `weights` the file decides, and `model`
-    and `scale` are only compared with it; several are the parts of one net. `flavour` and `res_scale` say how to read a
-    published file.
+    and `scale` are only compared with it; several are the parts of one net. `flavour`, `res_scale` and
+    `rgb_mean` say how to read a published file.
     `loaded.metadata["note"]`, where it is there, is a line for the user.
 
     Raises BadSetting where `model` or `scale` contradict the file, UnknownName for an unknown model or flavour, and
@@ -125,7 +126,8 @@ def load_model(
     if found.record:
         flavour = flavour or found.record.flavour
         res_scale = found.record.res_scale if res_scale is None else res_scale
-    loaded = load_any(found.path, *(part.path for part in more), flavour=flavour, res_scale=res_scale)
+    parts = (part.path for part in more)
+    loaded = load_any(found.path, *parts, flavour=flavour, res_scale=res_scale, rgb_mean=rgb_mean)
     if loaded.model.multi_scale and scale in loaded.model.scales:
         loaded.model.scale = scale
     if model not in (None, loaded.name) or scale not in (None, loaded.model.scale):
