@@ -14,7 +14,6 @@ from refsr_cli.config import TrainConfig
 from refsr_cli.data.folders import find_photos
 from refsr_cli.models import build
 from refsr_cli.tasks.train import train
-from refsr_cli.training.records import Step
 
 PHOTOS, ROUNDS = (Path(sys.argv[1]), 12) if sys.argv[1:] else (Path(__file__).parent / "images" / "kodak", 1)
 
@@ -34,7 +33,7 @@ if __name__ == "__main__":
         torch.nn.functional.l1_loss(net(shrink(hr := next(batches))), hr).backward()
         optimizer.step()
         between = time.perf_counter()
-        next(record for record in records if isinstance(record, Step))
+        next(record for record in records if record.kind == "step")
         times.append((between - begin, time.perf_counter() - between))
     records.close()
     one, other = torch.tensor(times[1:]).median(0).values.tolist()
