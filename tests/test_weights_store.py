@@ -257,6 +257,14 @@ def test_a_scale_that_has_no_weights(packaged):
         load_model("edsr", 2, folder=packaged.folder)
 
 
+def test_what_is_packaged_goes_before_a_scale_that_only_the_hub_has(packaged):
+    packaged.add("net-x4", scale=4)
+    list_row(packaged, "someone", "net", scale=3)
+    assert load_model("edsr-baseline", 3, offline=True, folder=packaged.folder).model.scale == 4
+    with pytest.raises(BadWeights, match="offline"):
+        find_weights("edsr-baseline", 3, "away", offline=True, folder=packaged.folder)
+
+
 def test_requests_that_are_wrong(packaged):
     with pytest.raises(UnknownName, match="did you mean 'edsr'"):
         load_model("edrs", 2, folder=packaged.folder)

@@ -152,8 +152,10 @@ def _chosen(model: str | None, scale: int | None, folder: Path | None, with_refs
 
 
 def _nearest_scale(model: str, scale: int, folder: Path | None) -> int:
-    """`scale` where `model` has weights for it, else the nearest larger one that has some, else the largest."""
-    scales = {record.scale for record in read_manifest(folder) if record.model == model}
+    """`scale` where `model` has weights for it, else the nearest larger one that has some, else the largest; those of
+    the hub only for a model that has none in the package."""
+    packaged_ones = {scale for _, scale in available(model, folder)}
+    scales = packaged_ones or {record.scale for record in read_manifest(folder) if record.model == model}
     if not scales:
         return scale
     return min(scales, key=lambda its: (its < scale, abs(its - scale)))
