@@ -3,6 +3,7 @@
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from refsr_cli.models import build
 from refsr_cli.tasks import train as training_task
 from refsr_cli.tasks.train import train
 from refsr_cli.training.lessons import crops_at_once
-from refsr_cli.training.records import Pace, Step
+from refsr_cli.training.records import Pace, Reading, Step
 from refsr_cli.training.run import STATE
 from refsr_cli.weights.files import load_weights
 
@@ -86,6 +87,12 @@ def test_the_time_for_all_is_foretold_within_the_first_step(usual, tmp_path, mon
     assert pace.note == "a CPU is too slow for edsr; edsr-baseline is the one it can train"
     assert pace.remaining_seconds * pace.steps_per_second == pytest.approx(3)
     assert [(its.done, its.total) for its in records if isinstance(its, Progress)] == 3 * [(1, 4), (2, 4), (3, 4)]
+
+
+def test_reading_many_photos_is_said_first(usual, tmp_path, monkeypatch):
+    monkeypatch.setattr(training_task, "_MANY_PHOTOS", 1)
+    records = list(train(replace(usual, data=Path(usual.val), out=tmp_path / "run")))
+    assert isinstance(records[0], Reading) and records[0].photos == 1
 
 
 def test_what_a_batch_takes_in_memory_decides(usual):

@@ -7,6 +7,10 @@ from rich.markup import escape
 from refsr_cli.console.words import Record, Words, duration, warning
 
 
+def _reading(record: Record) -> Iterator[str]:
+    yield f"reading {record['photos']:,} photos"
+
+
 def _started(record: Record) -> Iterator[str]:
     if record["trial"]:
         yield warning(
@@ -88,6 +92,7 @@ def _cutting(record: Record) -> Iterator[str]:
 
 
 TOLD: Words = {
+    "reading": _reading,
     "started": _started,
     "preparing": _preparing,
     "pace": _pace,

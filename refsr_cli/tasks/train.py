@@ -16,6 +16,7 @@ from refsr_cli.config import CONFIG, TrainConfig
 from refsr_cli.data.benchmarks import Benchmark, find_training_photos, trial_photos
 from refsr_cli.data.degradations import parse_mix
 from refsr_cli.data.folders import find_photos
+from refsr_cli.data.lmdb import is_lmdb
 from refsr_cli.data.pair_stream import PairStream
 from refsr_cli.data.pairs import PairWindows, find_pairs
 from refsr_cli.data.reference_sets import targets_among
@@ -33,7 +34,7 @@ from refsr_cli.training.loop import Clock, interrupts_deferred
 from refsr_cli.training.offers import Degrading, OfferSet, Preparing, prepare, prepared_folder
 from refsr_cli.training.optimizers import learning_rate_at
 from refsr_cli.training.photos import DegradedExamples, open_examples
-from refsr_cli.training.records import Finished, Pace, Started, Step
+from refsr_cli.training.records import Finished, Pace, Reading, Started, Step
 from refsr_cli.training.reference_lessons import Corresponding, Restoring
 from refsr_cli.training.run import BEST, STATE, WEIGHTS, Run
 from refsr_cli.training.validation import Validation, open_validation, validate_once
@@ -43,13 +44,17 @@ _SETTLED_STEPS = 200
 """Steps after which the pace is that of all that follow, but for validations."""
 PACE_STEPS, _SETTLED_PIECES = 10, 2
 """Steps after which the time for all of them is foretold, and pieces of the first where it is taken in several."""
+_MANY_PHOTOS = 50
+"""From so many on it is said that they are being read."""
 _LONG_SECONDS = 7 * 86_400
 """Time for all steps from which a smaller net is advised on a CPU."""
 _CLEAN_WINDOWS = 0.3
 """Part of the windows with references that nothing happens to: references give most to clean pictures."""
 
 
-def train(config: TrainConfig) -> Iterator[Started | Preparing | Progress | Pace | Step | Validation | Finished]:
+def train(
+    config: TrainConfig,
+) -> Iterator[Reading | Started | Preparing | Progress | Pace | Step | Validation | Finished]:
     """Trains a net and leaves `model.safetensors` (last), `best.safetensors`, `state.pt` and `config.json` in the run
     directory. An interrupt is taken after the step in hand; everything written is whole.
 
@@ -65,7 +70,7 @@ def train(config: TrainConfig) -> Iterator[Started | Preparing | Progress | Pace
 
 def _train(
     config: TrainConfig, group: Group
-) -> Iterator[Started | Preparing | Progress | Pace | Step | Validation | Finished]:
+) -> Iterator[Reading | Started | Preparing | Progress | Pace | Step | Validation | Finished]:
     out, began = config.resume or config.out or _usual_folder(config), time.monotonic()
     if not config.resume and (out / STATE).exists():
         raise BadSetting(f"{out} holds a training already; go on with --resume {out}, or give another --out")
@@ -232,7 +237,9 @@ def _keep_settings(run: Run) -> None:
     write_atomically(run.out / CONFIG, json.dumps({**fields, **resolved}, indent=2).encode())
 
 
-def _prepare_lesson(run: Run, data: Path | None, benchmark: Benchmark) -> Generator[Started | Preparing, None, Lesson]:
+def _prepare_lesson(
+    run: Run, data: Path | None, benchmark: Benchmark
+) -> Generator[Reading | Started | Preparing, None, Lesson]:
     """What `run` is to be taught, from the photos in `data` and the pairs that its config names, else from the packaged
     photos. The run directory is made once they are known to be good."""
     config, device = run.config, run.device
@@ -263,6 +270,8 @@ def _prepare_lesson(run: Run, data: Path | None, benchmark: Benchmark) -> Genera
     if not refs:
         assert data is not None, "pairs are for nets that take references"
         scales = run.model.scales if run.model.multi_scale else (run.model.scale,)
+        if not is_lmdb(data) and (number := len(find_photos(data, config.train_range))) >= _MANY_PHOTOS:
+            yield Reading(number)
         examples, count, skipped = open_examples(config, data, SHRUNK if run.model.restores else scales, run.group)
         lesson: Lesson
         if isinstance(examples, DegradedExamples) and run.model.restores:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import tee
 from pathlib import Path
@@ -25,6 +26,10 @@ MANY = 4000
 MOST_BYTES = 8 * 2**30
 """Photos, and bytes of them when they are decoded, above which they are read as they are needed, where it is not said
 otherwise: DIV2K is kept in memory."""
+
+
+_READERS, _AT_ONCE = 8, 16
+"""Threads that decode photos, and how many photos they decode before these are packed."""
 
 
 class Examples(Protocol):
@@ -128,17 +133,22 @@ def _decoded(
 ) -> tuple[PhotoSet, int]:
     read = 0
 
+    def pair(path: Path) -> tuple[Tensor, Mapping[int, Tensor]] | None:
+        try:
+            return read_rgb8(path), _given(config.lr_dir, path, scales) if config.lr_dir else {}
+        except BadData:  # a low-resolution file is missing, not damaged
+            raise
+        except RefsrError:
+            return None
+
     def pairs() -> Iterator[tuple[Tensor, Mapping[int, Tensor]]]:
         nonlocal read
-        for path in paths:
-            try:
-                pair = read_rgb8(path), _given(config.lr_dir, path, scales) if config.lr_dir else {}
-            except BadData:  # a low-resolution file is missing, not damaged
-                raise
-            except RefsrError:
-                continue
-            read += 1
-            yield pair
+        with ThreadPoolExecutor(min(_READERS, os.cpu_count() or 1)) as readers:
+            for first in range(0, len(paths), _AT_ONCE):  # decoded images do not pile up
+                for found in readers.map(pair, paths[first : first + _AT_ONCE]):
+                    if found is not None:
+                        read += 1
+                        yield found
         if not read:
             raise BadData(f"{data} holds no image that can be read")
 

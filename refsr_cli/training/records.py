@@ -5,6 +5,14 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
+class Reading:
+    """Photos are about to be read, which takes a while where there are many."""
+
+    photos: int
+    kind: str = "reading"
+
+
+@dataclass(frozen=True)
 class Started:
     """What is about to be trained, and on what."""
 
