@@ -15,7 +15,7 @@ from refsr_cli.weights.store import RESTORER, available, load_model
 
 @dataclass(frozen=True)
 class Progress:
-    """Work done on one file: input pixels of all passes together, or frames of a video."""
+    """Work done on one file: input pixels of all passes together, frames of a video, pieces of a training step."""
 
     source: str
     done: int

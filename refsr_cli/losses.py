@@ -64,12 +64,17 @@ def parse_loss(expression: str) -> tuple[Term, ...]:
     return tuple(terms)
 
 
-def pixel_loss_of(expression: str) -> Compared | None:
+def pixel_loss_of(expression: str, *, luma_only: bool) -> Compared | None:
     """The weighted sum of the terms in PIXELS alone; None where there is none."""
     terms = [term for term in parse_loss(expression) if term.name in PIXELS]
     if not terms:
         return None
-    return lambda sr, hr: torch.stack([term.weight * PIXELS[term.name](sr, hr) for term in terms]).sum()
+    return lambda sr, hr: torch.stack([its.weight * _of_pixels(its.name, sr, hr, luma_only) for its in terms]).sum()
+
+
+def _of_pixels(name: str, sr: Tensor, hr: Tensor, luma_only: bool) -> Tensor:
+    pair = (to_ycbcr(sr)[:, :1], to_ycbcr(hr)[:, :1]) if luma_only else (sr, hr)
+    return PIXELS[name](*pair)
 
 
 class Objective:
@@ -82,18 +87,14 @@ class Objective:
         *,
         sides: Sequence[int],
         critic: str = "srgan",
-        pixels_first: int = 0,
         luma_only: bool = False,
         share: Callable[[nn.Module], None] = lambda module: None,
     ) -> None:
-        """`sides` that the pictures compared may have, `critic` a name in CRITICS. In the first `pixels_first` batches
-        only the terms in PIXELS count, and the critic learns nothing. `share` averages the gradients of a
+        """`sides` that the pictures compared may have, `critic` a name in CRITICS. `share` averages the gradients of a
         module over the processes that train together. Raises what `parse_loss` raises, BadSetting for pictures that are
         too small for a term, and BadWeights where VGG's weights cannot be had."""
         self.terms = parse_loss(expression)
-        self.luma_only, self._pixels_first, self._taken = luma_only, pixels_first, 0
-        if pixels_first and not any(term.name in PIXELS for term in self.terms):
-            raise BadSetting(f"--pixels-first needs a loss of pixels beside '{expression}', such as 1*L1")
+        self.luma_only = luma_only
         for term in self.terms:
             if term.name in FEATURES and min(sides) < SMALLEST[FEATURES[term.name]]:
                 wanted = SMALLEST[FEATURES[term.name]]
@@ -106,6 +107,10 @@ class Objective:
         if kind:
             if critic not in CRITICS:
                 raise UnknownName("critic", critic, CRITICS)
+            if critic == "srntt-published" and kind != "WGAN_GP":
+                raise BadSetting(
+                    f"--critic {critic} gives probabilities, for WGAN_GP as published; {kind} needs logits"
+                )
             normed = kind != "WGAN_GP"  # the penalty is of single pictures, which normalisation would mix
             self._adversary = Adversary(kind, CRITICS[critic](sides, normed).to(device), share)
 
@@ -114,11 +119,13 @@ class Objective:
         """Whether the loss of a batch is the mean of those of its pictures, so that it can be taken in pieces."""
         return all(term.name in (*PIXELS, *_MEANS) for term in self.terms)
 
-    def __call__(self, sr: Tensor, hr: Tensor, learning_rate: float, generator: torch.Generator) -> dict[str, Tensor]:
+    def __call__(
+        self, sr: Tensor, hr: Tensor, learning_rate: float, generator: torch.Generator, *, pixels_only: bool = False
+    ) -> dict[str, Tensor]:
         """The weighted terms by name, of float (N, 3, H, W) in [0, 1]. A critic is first trained on them for a step at
-        `learning_rate`, with random numbers of `generator`, a CPU generator."""
-        self._taken += 1
-        if self._taken <= self._pixels_first:
+        `learning_rate`, with random numbers of `generator`, a CPU generator. With `pixels_only` it is not, and the
+        terms that are not in PIXELS are 0."""
+        if pixels_only:
             nothing = sr.new_zeros(())
             return {
                 term.name: term.weight * self._term(term.name, sr, hr) if term.name in PIXELS else nothing
@@ -130,8 +137,7 @@ class Objective:
 
     def _term(self, name: str, sr: Tensor, hr: Tensor) -> Tensor:
         if name in PIXELS:
-            pair = (to_ycbcr(sr)[:, :1], to_ycbcr(hr)[:, :1]) if self.luma_only else (sr, hr)
-            return PIXELS[name](*pair)
+            return _of_pixels(name, sr, hr, self.luma_only)
         if name in FEATURES:
             features = self._features[name]
             with torch.no_grad():
@@ -145,11 +151,10 @@ class Objective:
 
     def state_dict(self) -> dict[str, Any]:
         """What changes while training."""
-        return {"taken": self._taken, **(self._adversary.state_dict() if self._adversary else {})}
+        return self._adversary.state_dict() if self._adversary else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Raises what torch raises for the state of another critic."""
-        self._taken = int(state.get("taken", self._pixels_first))  # earlier checkpoints had no such beginning
         if self._adversary:
             self._adversary.load_state_dict(state)
 

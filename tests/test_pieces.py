@@ -16,6 +16,7 @@ from refsr_cli.images import Picture, read_image, write_image
 from refsr_cli.models import build
 from refsr_cli.tasks import train as training_task
 from refsr_cli.tasks.train import train
+from refsr_cli.training import pace
 from refsr_cli.training.lessons import crops_at_once
 from refsr_cli.training.records import Pace, Reading, Step
 from refsr_cli.training.run import STATE
@@ -65,10 +66,11 @@ def test_pieces_add_up_to_the_whole_batch(usual, tmp_path, changes):
 def test_a_training_interrupted_between_two_pieces_is_resumed_bit_for_bit(usual, tmp_path):
     config = replace(usual, micro_batch=2, out=tmp_path / "whole")
     list(train(config))
-    records = train(replace(config, out=tmp_path / "stopped"))
+    records, steps = train(replace(config, out=tmp_path / "stopped")), 0
     with pytest.raises(KeyboardInterrupt, match="step 1 is saved"):
         for record in records:
-            if isinstance(record, Progress) and record.source == "step 2" and record.done == 2:
+            steps += isinstance(record, Step)
+            if steps == 1 and isinstance(record, Progress) and record.done == 2:
                 os.kill(os.getpid(), signal.SIGINT)
     list(train(resumed(tmp_path / "stopped", {})))
     whole, again = (torch.load(tmp_path / name / STATE, weights_only=True) for name in ("whole", "stopped"))
@@ -77,16 +79,39 @@ def test_a_training_interrupted_between_two_pieces_is_resumed_bit_for_bit(usual,
         assert torch.equal(value, again["model"][name]), name
 
 
+def test_a_training_interrupted_in_its_first_step_begins_again(usual, tmp_path):
+    """And so does one whose reader leaves between two pieces."""
+    config = replace(usual, micro_batch=2, out=tmp_path / "whole")
+    list(train(config))
+    for how in ("interrupted", "left"):
+        records = train(replace(config, out=tmp_path / how))
+        next(record for record in records if isinstance(record, Progress) and record.done == 1)
+        if how == "left":
+            records.close()
+        else:
+            os.kill(os.getpid(), signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt, match="step 0 is saved"):
+                list(records)
+        list(train(resumed(tmp_path / how, {})))
+        whole, again = (torch.load(tmp_path / name / STATE, weights_only=True) for name in ("whole", how))
+        assert all(torch.equal(value, again["model"][key]) for key, value in whole["model"].items())
+
+
 def test_the_time_for_all_is_foretold_within_the_first_step(usual, tmp_path, monkeypatch):
-    monkeypatch.setattr(training_task, "_LONG_SECONDS", 0)
+    monkeypatch.setattr(pace, "_LONG_SECONDS", 0)
     small = ("blocks=1", "features=8")
     records = list(train(replace(usual, model="edsr", numbers=small, micro_batch=2, out=tmp_path / "run")))
     kinds = [record.kind for record in records]
     assert kinds.index("pace") < kinds.index("step")
-    pace = next(record for record in records if isinstance(record, Pace))
-    assert pace.note == "a CPU is too slow for edsr; edsr-baseline is the one it can train"
-    assert pace.remaining_seconds * pace.steps_per_second == pytest.approx(3)
-    assert [(its.done, its.total) for its in records if isinstance(its, Progress)] == 3 * [(1, 4), (2, 4), (3, 4)]
+    found = next(record for record in records if isinstance(record, Pace))
+    assert found.note == "a CPU is too slow for edsr; edsr-baseline is the one it can train"
+    assert found.remaining_seconds * found.steps_per_second == pytest.approx(3)
+    shown = [(record.done, record.total) for record in records if isinstance(record, Progress)]
+    assert shown == 3 * [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
+    assert len({record.source for record in records if isinstance(record, Progress)}) == 1, "more than one bar"
+    limited = replace(usual, model="edsr", numbers=small, micro_batch=2, out=tmp_path / "limited", minutes=1e-6)
+    paces = [record for record in train(limited) if isinstance(record, Pace)]
+    assert not paces, "a time that is given is not estimated"
 
 
 def test_reading_many_photos_is_said_first(usual, tmp_path, monkeypatch):
@@ -104,6 +129,12 @@ def test_what_a_batch_takes_in_memory_decides(usual):
     assert crops_at_once(config, large, CPU, divisible=False) == 16
     assert crops_at_once(replace(config, patch=8), large, CPU, divisible=True) == 16
     assert crops_at_once(config, large, torch.device("cuda"), divisible=True) == 16
+
+
+def test_other_tasks_take_no_pieces(usual, tmp_path):
+    restorer = replace(usual, model="restorer", scale=1, numbers=(), degrade="photo", micro_batch=2, out=tmp_path / "r")
+    with pytest.raises(BadSetting, match="--micro-batch is for nets that enlarge without references"):
+        list(train(restorer))
 
 
 @pytest.mark.parametrize("changes", [{"model": "srresnet", "numbers": ()}, {"loss": "L1+GAN", "patch": 24}])

@@ -14,11 +14,13 @@ from refsr_cli.config import EvaluateConfig, TrainConfig, resumed
 from refsr_cli.data.benchmarks import trial_photos
 from refsr_cli.data.pairs import Pair, PairWindows
 from refsr_cli.data.photos import PhotoSet
-from refsr_cli.errors import BadSetting
+from refsr_cli.data.stream import PhotoStream
+from refsr_cli.errors import BadData, BadSetting
 from refsr_cli.images import read_image, to_tensor
 from refsr_cli.inference.upscaler import Upscaler
 from refsr_cli.layers.critic import CRITICS
 from refsr_cli.losses import Objective
+from refsr_cli.models import build
 from refsr_cli.recipes import RECIPES, settings_of
 from refsr_cli.tasks.evaluate import Summary, evaluate
 from refsr_cli.tasks.train import train
@@ -87,17 +89,49 @@ def test_another_optimiser_trains_and_goes_on(val, tmp_path):
     [
         (["--betas", "0.9"], "two numbers such as 0.9,0.999"),
         (["--betas", "0.9,1"], "--betas must be at least 0 and below 1"),
-        (["--momentum", "1.5"], "--momentum"),
+        (["--momentum", "1.5"], "--momentum must be at least 0 and below 1"),
         (["--epsilon", "0"], "--epsilon must be above 0"),
-        (["--weight-decay", "-1"], "--weight-decay"),
-        (["--pixels-first", "-1"], "--pixels-first"),
+        (["--weight-decay", "-1"], "--weight-decay must not be negative"),
+        (["--pixels-first", "-1"], "--pixels-first must not be negative"),
+        (["--jitter"], "--jitter changes the references of --pairs"),
+        (["--recipe", "edsr", "--model", "edrs", "-s", "4"], "did you mean 'edsr'"),
         (["--micro-batch", "0"], "--micro-batch must be at least 1"),
-        (["--optimizer", "LBFGS"], "LBFGS"),
+        (["--optimizer", "LBFGS"], "'LBFGS' is not one of"),
     ],
 )
 def test_options_that_cannot_be(options, said):
     told = CliRunner().invoke(app, ["train", "--model", "edsr-baseline", *options])
     assert told.exit_code == 2 and said in " ".join(told.output.split())
+
+
+def test_a_net_that_keeps_what_it_starts_from_needs_it(val, tmp_path):
+    config = settings(val, tmp_path / "run", model="refnet", scale=4, numbers=(), init_from="none")
+    with pytest.raises(BadSetting, match="leave --init-from none out"):
+        list(train(config))
+
+
+def test_relevance_can_be_left_out_of_datsr():
+    """With it the correlation of a match changes the result, without it not."""
+    small = {"features": 8, "depths": (1,), "heads": (2,), "groups": 2, "textures": (4, 6, 8), "matched": (4, 6, 8)}
+    lr, reference = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 64, 64)
+    for relevance in (True, False):
+        net = build("datsr", 4, {**small, "relevance": relevance}).eval()
+        for weight in net.restoration.parameters():
+            torch.nn.init.normal_(weight, std=0.1)
+        with torch.no_grad():
+            features = net.look(lr, [reference])
+            other = replace(features, score=features.score * 0.2)
+            assert torch.equal(net(lr, features), net(lr, other)) is not relevance
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_crops_of_a_stream_are_turned_unless_that_is_switched_off(augment):
+    rows, columns = torch.meshgrid(torch.arange(60), torch.arange(60), indexing="ij")
+    photo = torch.stack([4 * columns, 4 * rows, 0 * rows]).to(torch.uint8)
+    stream = PhotoStream([photo], [2], 8, CPU, batch=40, augment=augment)
+    _, hr = stream.draw(2, torch.Generator().manual_seed(0))
+    upright = (hr[:, 0].diff(dim=-1) > 0).all((1, 2)) & (hr[:, 1].diff(dim=-2) > 0).all((1, 2))
+    assert bool(upright.all()) is not augment and bool(upright.any())
 
 
 @pytest.mark.parametrize("augment", [True, False])
@@ -123,21 +157,37 @@ def test_references_change_their_colours_and_pictures_do_not():
     assert kept > 0.95, "it shows something else"
 
 
-def test_other_losses_come_in_after_the_pixels():
+def test_other_losses_come_in_after_the_pixels(val, tmp_path):
+    """By steps, however many pieces a batch has and wherever a training was resumed; a batch then is no explosion for
+    being larger than those before."""
+    config = settings(val, tmp_path / "whole", loss="1*L1+100*RGAN", pixels_first=2, steps=4, critic="patch", patch=16)
+    config = replace(config, skip_above=2.0, ema=0.0)
+    terms = [record.terms for record in train(config) if isinstance(record, Step)]
+    assert [its["RGAN"] > 0 for its in terms] == [False, False, True, True] and all(its["L1"] > 0 for its in terms)
+    list(train(replace(config, out=tmp_path / "half", steps=1)))
+    again = [record.terms for record in train(resumed(tmp_path / "half", {"steps": 4})) if isinstance(record, Step)]
+    assert again == terms[1:]
+    for loss in ("GAN", "VGG54"):
+        with pytest.raises(BadSetting, match="--pixels-first needs a --loss with a term of pixels"):
+            list(train(replace(config, out=tmp_path / "never", loss=loss)))
+
+
+def test_nothing_is_learned_of_a_critic_while_pixels_count_alone():
     sr, hr = torch.rand(2, 3, 32, 32, requires_grad=True), torch.rand(2, 3, 32, 32)
-    made = [Objective("1*L1+0.5*GAN", CPU, sides=[32], pixels_first=2) for _ in range(2)]
-    critic = {key: value.clone() for key, value in made[0].state_dict()["critic"].items()}
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(2):
-        terms = made[0](sr, hr, 1e-4, generator)
-        assert set(terms) == {"L1", "GAN"} and float(terms["GAN"]) == 0 and float(terms["L1"].detach()) > 0
-    assert all(torch.equal(value, critic[key]) for key, value in made[0].state_dict()["critic"].items())
-    made[1].load_state_dict(made[0].state_dict())  # goes on where it was
-    for objective in made:
-        assert float(objective(sr, hr, 1e-4, generator)["GAN"].detach()) > 0
-    assert not all(torch.equal(value, critic[key]) for key, value in made[0].state_dict()["critic"].items())
-    with pytest.raises(BadSetting, match="--pixels-first needs a loss of pixels"):
-        Objective("GAN", CPU, sides=[32], pixels_first=2)
+    objective, generator = Objective("1*L1+0.5*GAN", CPU, sides=[32]), torch.Generator().manual_seed(0)
+    critic = {key: value.clone() for key, value in objective.state_dict()["critic"].items()}
+    terms = objective(sr, hr, 1e-4, generator, pixels_only=True)
+    assert set(terms) == {"L1", "GAN"} and float(terms["GAN"]) == 0 and float(terms["L1"].detach()) > 0
+    assert all(torch.equal(value, critic[key]) for key, value in objective.state_dict()["critic"].items())
+    assert float(objective(sr, hr, 1e-4, generator)["GAN"].detach()) > 0
+    assert not all(torch.equal(value, critic[key]) for key, value in objective.state_dict()["critic"].items())
+
+
+def test_options_of_an_optimiser_change_on_resuming(val, tmp_path):
+    list(train(settings(val, tmp_path / "run", steps=1)))
+    list(train(resumed(tmp_path / "run", {"steps": 2, "weight_decay": 0.5, "betas": (0.5, 0.6)})))
+    (group,) = torch.load(tmp_path / "run" / STATE, weights_only=True)["optimizer"]["param_groups"]
+    assert (group["weight_decay"], group["betas"]) == (0.5, (0.5, 0.6))
 
 
 def test_the_published_critic_of_reference_nets():
@@ -177,7 +227,7 @@ def test_edsr_for_3_and_4_begins_with_that_for_2(val, tmp_path, monkeypatch):
     assert note("before", scale=4) is None, "there is none of these numbers"
     assert note("runs/edsr-baseline-x2") is None
     told = note("after", scale=4)
-    assert told is not None and "are those of runs/edsr-baseline-x2/model.safetensors" in told
+    assert told is not None and "are those of runs/edsr-baseline-x2/best.safetensors" in told
     assert note("anew", scale=4, init_from="none") is None
     packaged = note("packaged", scale=3, numbers=())
     assert packaged is not None and "are those of edsr-baseline-x2" in packaged
@@ -206,5 +256,7 @@ def test_only_images_of_a_range_are_scored(val):
 
     assert summary().count == 3
     assert summary(eval_range="801-900").count == 2
+    with pytest.raises(BadData, match="900"):
+        summary(eval_range="900-901")
     with pytest.raises(BadSetting, match="--eval-range is such as 801-900, not '9-3'"):
         EvaluateConfig(dataset=str(val), eval_range="9-3")

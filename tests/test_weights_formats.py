@@ -443,6 +443,10 @@ def test_the_wrong_flavour(tmp_path, generator):
             ("conv_block1.0.weight", "upsampling.1.running_mean"),
             "SRGAN-PyTorch's net of August 2021, which is another net",
         ),
+        (
+            ("conv_block1.0.weight", "trunk.0.rc_block.0.weight", "upsampling.0.weight", "conv_block3.0.weight"),
+            "SRGAN-PyTorch's net of early September 2021, which is another net",
+        ),
         (("conv1.0.weight", "subpixel_conv.0.conv.weight"), "SRGAN-PyTorch's net of early 2021, which is another net"),
         (("_orig_mod.conv1.0.weight", "_orig_mod.trunk.0.rcb.0.weight"), "SRResNet"),
         (("conv1.0.weight", "dcb1.0.conv1.weight"), "SRDenseNet"),

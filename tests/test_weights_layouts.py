@@ -251,9 +251,9 @@ def test_a_mean_that_no_file_says_is_taken_from_the_user(tmp_path, generator):
         own = next(name for name in theirs if key.startswith(name))
         state[key.replace(own, theirs[own], 1)] = value
     path, mean = keep({"params": state}, tmp_path / "EDSR.pth"), (0.5, 0.4, 0.3)
-    assert "the mean colour (--rgb-mean): taken as 0.4488" in load_any(path).metadata["note"]
+    assert "the mean colour as 0.4488" in load_any(path).metadata["note"]
     loaded = load_any(path, rgb_mean=mean)
-    assert loaded.model.config.mean == mean and "taken as 0.5, 0.4, 0.3" in loaded.metadata["note"]
+    assert loaded.model.config.mean == mean and "the mean colour as 0.5, 0.4, 0.3" in loaded.metadata["note"]
     image, shift = torch.rand(1, 3, 7, 6), torch.tensor(mean).view(1, 3, 1, 1)
     shallow = conv(state, "conv_first", 255 * (image - shift))
     deep = shallow + conv(state, "body.0.conv2", conv(state, "body.0.conv1", shallow).clamp(min=0))

@@ -15,6 +15,8 @@ Stage = Literal["teacher", "match", "restore"]
 Contrast = Literal["margin", "soft"]
 Optimizer = Literal["Adam", "AdamW", "SGD", "RMSprop"]
 
+RANDOM = "none"
+"""In place of weights to start from: random ones, where a net or a recipe would start from others."""
 CONFIG = "config.json"
 """Name of the settings in a run directory."""
 
@@ -149,6 +151,7 @@ class TrainConfig:
         require(0 < self.epsilon < math.inf, f"--epsilon must be above 0, not {self.epsilon}")
         require(0 <= self.weight_decay < math.inf, f"--weight-decay must not be negative, not {self.weight_decay}")
         require(self.pixels_first >= 0, f"--pixels-first must not be negative, not {self.pixels_first}")
+        require(not self.jitter or self.pairs is not None, "--jitter changes the references of --pairs; give that too")
         require(0 < self.decay <= 1, f"--decay is above 0 and at most 1, not {self.decay}")
         require(self.skip_above == 0 or self.skip_above > 1, f"--skip-above is 0 or above 1, not {self.skip_above}")
         require(
@@ -167,6 +170,11 @@ class TrainConfig:
         _ = self.train_range, self.val_range
 
     @property
+    def first_weights(self) -> str | None:
+        """What `init_from` names, unless that is RANDOM."""
+        return None if self.init_from == RANDOM else self.init_from
+
+    @property
     def train_range(self) -> Span | None:
         """First and last number of the photos to train on."""
         return spans(self.data_range)[0]
@@ -180,9 +188,8 @@ class TrainConfig:
 def resumed(folder: Path, changes: dict[str, Any]) -> TrainConfig:
     """The config of an earlier training in `folder`, with `changes`. Raises BadSetting when it is not there, and for
     changes that an earlier training cannot take."""
-    fixed = {*("model", "scale", "recipe", "numbers", "out", "init_from", "init_partly", "seed", "optimizer")} & set(
-        changes
-    )
+    kept = {"model", "scale", "recipe", "numbers", "out", "init_from", "init_partly", "seed", "optimizer"}
+    fixed = kept & set(changes)
     options = sorted({"numbers": "set"}.get(name, name.replace("_", "-")) for name in fixed)
     require(not fixed, f"--resume goes on as it was; leave out --{', --'.join(options)}")
     file = folder / CONFIG

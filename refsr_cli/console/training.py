@@ -40,7 +40,7 @@ def _preparing(record: Record) -> Iterator[str]:
 
 def _speed(steps_per_second: float) -> str:
     """Steps a second, or seconds a step where that is more than one."""
-    return f"{steps_per_second:.2f} steps/s" if steps_per_second >= 1 else f"{1 / steps_per_second:.2g} s a step"
+    return f"{steps_per_second:.2f} steps/s" if steps_per_second >= 1 else f"{duration(1 / steps_per_second)} a step"
 
 
 def _pace(record: Record) -> Iterator[str]:

@@ -32,10 +32,10 @@ TRUST_RADIUS = 20
 _VETO_AREA = 9
 """Low-resolution pixels, a side, over which consistency is judged."""
 _SUPPORT_AREA = 25
-"""Low-resolution pixels, a side, over which the detail in a blurred picture supports each other."""
+"""Low-resolution pixels, a side, over which trust is averaged where a picture is blurred."""
 SUPPORT_RADIUS = _SUPPORT_AREA // 2 + 1
-"""Low-resolution pixels around one that can support it."""
-_SUPPORT = (0.05, 0.15)
+"""Radius of that area, and one pixel for interpolating its mean."""
+_SUPPORT = (0.07, 0.18)
 """Mean trust there from which detail in a blurred picture is taken at all, and in full."""
 _BLURRED = 0.5
 """σ, in pixels, from which a picture counts as blurred, in part below."""
@@ -93,7 +93,9 @@ def add_detail(offer: Offer, detail: Tensor, trust: Tensor, residual: Residual |
 def _supported(trust: Tensor, offer: Offer) -> Tensor:
     """What part of the detail is left where a blurred picture has little of it around: (N, 1, scale*h, scale*w)."""
     blurred = _up(offer.quality[:, 2:], offer.scale) / _BLURRED
-    around = F.avg_pool2d(F.avg_pool2d(trust, offer.scale), _SUPPORT_AREA, 1, _SUPPORT_AREA // 2)
+    around = F.avg_pool2d(
+        F.avg_pool2d(trust, offer.scale), _SUPPORT_AREA, 1, _SUPPORT_AREA // 2, count_include_pad=False
+    )
     return torch.lerp(torch.ones_like(trust), _up(ramp(around, _SUPPORT), offer.scale), blurred.clamp(max=1))
 
 

@@ -154,7 +154,7 @@ def evaluate(
     check_choice(config.refs)
     paths = benchmark.paths()
     targets = _targets(config, benchmark, paths)
-    everything = replace(benchmark, limit=None).paths()
+    everything = replace(benchmark, limit=None, span=None).paths()
     with_refs = require_references(config.refs, everything)
     upscaler, using = open_upscaler(config, config.scale, on_download, with_refs=with_refs)
     interpolation = build("bicubic", config.scale, {"convention": protocol.bicubic})

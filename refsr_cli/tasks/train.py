@@ -1,18 +1,17 @@
 """One training loop for every net: optimiser steps, moving average, validation, exact resume."""
 
-import json
 import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from refsr_cli.config import CONFIG, TrainConfig
+from refsr_cli.config import TrainConfig
 from refsr_cli.data.benchmarks import Benchmark, find_training_photos, trial_photos
 from refsr_cli.data.degradations import parse_mix
 from refsr_cli.data.folders import find_photos
@@ -22,9 +21,10 @@ from refsr_cli.data.pairs import PairWindows, find_pairs
 from refsr_cli.data.reference_sets import targets_among
 from refsr_cli.engine import Progress
 from refsr_cli.errors import BadSetting, RefsrError
-from refsr_cli.files import make_folder, write_atomically
+from refsr_cli.files import make_folder
 from refsr_cli.inference.device import pick_device
 from refsr_cli.inference.runner import runner_for
+from refsr_cli.losses import pixel_loss_of
 from refsr_cli.models import MODELS, fingerprint, numbers_of
 from refsr_cli.recipes import RECIPES
 from refsr_cli.training.group import Group, grouped_device, joined
@@ -33,6 +33,7 @@ from refsr_cli.training.lessons import SHRUNK, Enlarging, Lesson, Merging, Resto
 from refsr_cli.training.loop import Clock, interrupts_deferred
 from refsr_cli.training.offers import Degrading, OfferSet, Preparing, prepare, prepared_folder
 from refsr_cli.training.optimizers import learning_rate_at
+from refsr_cli.training.pace import PACE_STEPS, StepBudget, advanced, estimated
 from refsr_cli.training.photos import DegradedExamples, open_examples
 from refsr_cli.training.records import Finished, Pace, Reading, Started, Step
 from refsr_cli.training.reference_lessons import Corresponding, Restoring
@@ -40,14 +41,8 @@ from refsr_cli.training.run import BEST, STATE, WEIGHTS, Run
 from refsr_cli.training.validation import Validation, open_validation, validate_once
 from refsr_cli.weights.store import RESTORER, load_model
 
-_SETTLED_STEPS = 200
-"""Steps after which the pace is that of all that follow, but for validations."""
-PACE_STEPS, _SETTLED_PIECES = 10, 2
-"""Steps after which the time for all of them is foretold, and pieces of the first where it is taken in several."""
 _MANY_PHOTOS = 50
 """From so many on it is said that they are being read."""
-_LONG_SECONDS = 7 * 86_400
-"""Time for all steps from which a smaller net is advised on a CPU."""
 _CLEAN_WINDOWS = 0.3
 """Part of the windows with references that nothing happens to: references give most to clean pictures."""
 
@@ -56,7 +51,8 @@ def train(
     config: TrainConfig,
 ) -> Iterator[Reading | Started | Preparing | Progress | Pace | Step | Validation | Finished]:
     """Trains a net and leaves `model.safetensors` (last), `best.safetensors`, `state.pt` and `config.json` in the run
-    directory. An interrupt is taken after the step in hand; everything written is whole.
+    directory. An interrupt is taken after the step in hand, or after the piece in hand of a batch that is taken in
+    pieces; everything written is whole.
 
     Of the processes that `torchrun` starts together only the first gives records and writes.
     """
@@ -75,7 +71,7 @@ def _train(
     if not config.resume and (out / STATE).exists():
         raise BadSetting(f"{out} holds a training already; go on with --resume {out}, or give another --out")
     if not (config.resume or config.init_from) and config.recipe and RECIPES[config.recipe].from_x2:
-        config = replace(config, init_from=_weights_for_2(config) if config.scale in (3, 4) else None)
+        config = replace(config, init_from=_weights_for_2(config))
     group.wait()  # nobody may write there before all have looked
     run = Run(replace(config, minutes=None), group, out)  # the time is that of this command, not of the run
     if config.pairs and not (run.model.merges_refs or run.model.needs_ref):
@@ -96,24 +92,24 @@ def _train(
     lesson = yield from _prepare_lesson(run, data, benchmark)
     run.teach(lesson)
     if config.resume and group.leads:  # only now: settings that the checkpoint does not take are not kept
-        _keep_settings(run)
+        run.keep_settings()
     begin = saved = time.monotonic()
     clock = Clock()
     with closing(lesson), interrupts_deferred() as interrupted, _saved_when_closed(run):
         stop = group.any(interrupted.is_set())
         if run.step and _is_milestone(run) and not stop:
             yield from validate_once(run, benchmark)  # what an interruption left undone
-        fitted = _Fitted(run, began + 60 * config.minutes) if config.minutes else None
+        budget = StepBudget(run, began + 60 * config.minutes) if config.minutes else None
         while run.step < run.config.steps and not stop:
             before = run.step
-            yield from _advance(run, lesson.pieces, lambda: group.any(interrupted.is_set()))
+            yield from advanced(run, lesson.pieces, lambda: group.any(interrupted.is_set()), estimate=not budget)
             if stop := run.step == before:
                 break
             done = clock.tick()
-            if fitted:
-                fitted.step(again=done in (PACE_STEPS, _SETTLED_STEPS))
+            if budget:
+                budget.step(done)
             if done == PACE_STEPS:
-                yield _foretold(run, clock.pace)
+                yield estimated(run, clock.pace)
             save = _is_milestone(run) or group.any(time.monotonic() - saved > config.checkpoint_minutes * 60)
             if save or run.step % config.log_every == 0:
                 terms, pace = run.take_losses(), clock.lap()
@@ -125,8 +121,8 @@ def _train(
             if _is_milestone(run) and not stop:
                 with clock.stopped():
                     yield from validate_once(run, benchmark)
-                if fitted and done > _SETTLED_STEPS and run.step < run.config.steps:
-                    fitted.fit()
+                if budget:
+                    budget.validated(done)
         if stop:
             run.save()
             raise KeyboardInterrupt(f"step {run.step:,} is saved, go on with --resume {out}")
@@ -135,58 +131,19 @@ def _train(
     yield Finished(run.step, out / WEIGHTS, best, seconds, lesson.unusable)
 
 
-def _advance(run: Run, pieces: int, interrupted: Callable[[], bool]) -> Iterator[Progress | Pace]:
-    """A step, and how far it is where its batch is taken in pieces. The first of all foretells the time for all."""
-    begin = time.monotonic()
-    for done in run.advance(interrupted):
-        if done == _SETTLED_PIECES and not run.step:
-            yield _foretold(run, 1 / (pieces * (time.monotonic() - begin)))
-        begin = time.monotonic()
-        yield Progress(f"step {run.step + 1:,}", done, pieces)
-
-
-def _foretold(run: Run, pace: float) -> Pace:
-    remaining, smaller = (run.config.steps - run.step) / pace, MODELS[run.config.model].smaller
-    long = run.device.type == "cpu" and remaining > _LONG_SECONDS
-    note = f"a CPU is too slow for {run.config.model}; {smaller} is the one it can train" if long and smaller else None
-    return Pace(run.config.steps, pace, remaining, note)
-
-
-class _Fitted:
-    """As many steps as fit until `end`, a moment of `time.monotonic`, by the pace since the first step, validations
-    included."""
-
-    def __init__(self, run: Run, end: float) -> None:
-        self._run, self._end, self._first = run, end, (0, 0.0)
-        least = run.step + PACE_STEPS + 1  # until the pace is known; a run that had ended goes on
-        run.config = replace(run.config, steps=max(run.config.steps, least))
-
-    def step(self, *, again: bool) -> None:
-        """After each step; `again` where the number of steps is to be found anew."""
-        if not self._first[0]:
-            self._first = self._run.step, time.monotonic()
-        elif again:
-            self.fit()
-
-    def fit(self) -> None:
-        run, (first, began), now = self._run, self._first, time.monotonic()
-        pace = (run.step - first) / max(1e-9, now - began)
-        steps = max(run.step + 1.0, run.step + pace * (self._end - now))
-        shared = run.group.mean(torch.tensor(steps, dtype=torch.float64, device=run.device))  # equal in all processes
-        run.config = replace(run.config, steps=round(float(shared)))
-        if run.group.leads:
-            _keep_settings(run)
-
-
 def _is_milestone(run: Run) -> bool:
     """Whether the weights of this step are to be scored."""
     return run.step == run.config.steps or run.step % run.config.validate_every == 0
 
 
 def _weights_for_2(config: TrainConfig) -> str | None:
-    """Those of the same net for scale 2 that are on this machine: trained here, packaged, or fetched before."""
+    """For scale 3 or 4, those of the same net for 2 that are on this machine: trained here, packaged, or fetched
+    before."""
+    if config.model not in MODELS or config.scale not in (3, 4):
+        return None
     wanted = replace(MODELS[config.model].config, **numbers_of(config.model, config.numbers))
-    for name in (str(_usual_folder(replace(config, scale=2)) / WEIGHTS), f"{config.model}-x2"):
+    here = _usual_folder(replace(config, scale=2))
+    for name in (str(here / BEST), str(here / WEIGHTS), f"{config.model}-x2"):
         try:
             source = load_model(None, None, name, offline=True).model
         except RefsrError:
@@ -227,16 +184,6 @@ def _noted(run: Run, record: Step) -> Step:
     return record
 
 
-def _keep_settings(run: Run) -> None:
-    """Writes the config for `resumed`, with paths that hold from any working directory. Raises BadFile."""
-    config = run.config
-    fields = asdict(config)
-    resolved = {name: str(value.resolve()) for name, value in fields.items() if isinstance(value, Path)}
-    if config.val and Path(config.val).exists():
-        resolved["val"] = str(Path(config.val).resolve())
-    write_atomically(run.out / CONFIG, json.dumps({**fields, **resolved}, indent=2).encode())
-
-
 def _prepare_lesson(
     run: Run, data: Path | None, benchmark: Benchmark
 ) -> Generator[Reading | Started | Preparing, None, Lesson]:
@@ -252,21 +199,24 @@ def _prepare_lesson(
         if run.group.leads:
             make_folder(run.out)
             if not config.resume:
-                _keep_settings(run)
+                run.keep_settings()
             run.journal = Journal(run.out, run.step)
         learned = sum(parameter.numel() for parameter in run.learned)
         notes = [run.origin] if run.origin else []
-        if config.recipe and RECIPES[config.recipe].goes_on and not config.init_from:
+        if config.recipe and RECIPES[config.recipe].goes_on and not config.first_weights:
             notes.append(f"recipe '{config.recipe}' goes on from a trained net; --init-from names it")
-        if getattr(run.model, "correspondence", None) and config.stage == "restore" and not config.init_from:
+        if getattr(run.model, "correspondence", None) and config.stage == "restore" and not config.first_weights:
             notes.append("places are looked for by untrained features; --stage teacher and match come first")
         if refs and config.stage == "restore" and not targets_among(benchmark.paths()):
             notes.append(f"{benchmark.name} has no references: what is learned does not show there; give another --val")
         note = "; ".join(notes) or None
         return Started(config.model, config.scale, photos, pairs, skipped, learned, str(device), run.out, trial, note)
 
-    if refs and config.micro_batch is not None:
-        raise BadSetting(f"--micro-batch is for nets without references, and {config.model} takes them")
+    own_loss = run.model.merges_refs or run.model.restores or config.stage != "restore"
+    if (refs or own_loss) and config.micro_batch is not None:
+        raise BadSetting(f"--micro-batch is for nets that enlarge without references, not for {config.model}")
+    if config.pixels_first and (own_loss or pixel_loss_of(config.loss, luma_only=False) is None):
+        raise BadSetting("--pixels-first needs a --loss with a term of pixels, such as 1*L1, and others beside it")
     if not refs:
         assert data is not None, "pairs are for nets that take references"
         scales = run.model.scales if run.model.multi_scale else (run.model.scale,)

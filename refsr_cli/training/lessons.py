@@ -14,6 +14,7 @@ from refsr_cli.losses import Objective
 from refsr_cli.models import SRModel
 from refsr_cli.training.group import Group
 from refsr_cli.training.offers import OfferSet
+from refsr_cli.training.optimizers import learning_rate_at
 from refsr_cli.training.photos import DegradedExamples, Examples
 
 _SAFETY = 0.5
@@ -45,11 +46,9 @@ class Lesson(Protocol):
         """The function of the net that is trained: what may be compiled, and runs in lower precision."""
         ...
 
-    def losses(
-        self, forward: Callable[..., Any], generator: torch.Generator, learning_rate: float
-    ) -> Iterator[dict[str, Tensor]]:
+    def losses(self, forward: Callable[..., Any], generator: torch.Generator, step: int) -> Iterator[dict[str, Tensor]]:
         """The terms of the loss by name, on examples drawn with `generator`, a CPU generator: of each piece of a batch,
-        so weighted that they add up to the loss of the whole."""
+        so weighted that they add up to the loss of the whole, where `step` steps were made before."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -77,7 +76,6 @@ class Enlarging:
             group.device,
             sides=[scale * (config.patch - 2 * config.fold_tail) for scale in scales],  # its border is left out
             critic=config.critic,
-            pixels_first=config.pixels_first,
             luma_only=model.luma_only,
             share=group.share,
         )
@@ -93,18 +91,18 @@ class Enlarging:
     def forward(self, model: SRModel) -> Callable[..., Any]:
         return model.forward_folded if self.config.fold_tail else model.forward
 
-    def losses(
-        self, forward: Callable[..., Any], generator: torch.Generator, learning_rate: float
-    ) -> Iterator[dict[str, Tensor]]:
+    def losses(self, forward: Callable[..., Any], generator: torch.Generator, step: int) -> Iterator[dict[str, Tensor]]:
         if self.model.multi_scale:
             self.model.scale = self.model.scales[int(torch.randint(len(self.model.scales), (), generator=generator))]
         scale = self.model.scale
         lr, hr = self.examples.draw(scale, generator)
         border = scale * self.config.fold_tail
         inside = slice(border, hr.shape[-1] - border)
+        config, pixels_only = self.config, step < self.config.pixels_first
         for small, large in zip(lr.split(self._at_once), hr.split(self._at_once), strict=True):
             sr = forward(small.to(memory_format=torch.channels_last)).float()
-            terms = self._objective(sr[..., inside, inside], large[..., inside, inside], learning_rate, generator)
+            sr, truth = sr[..., inside, inside], large[..., inside, inside]
+            terms = self._objective(sr, truth, learning_rate_at(step, config), generator, pixels_only=pixels_only)
             yield {name: term * (len(small) / len(lr)) for name, term in terms.items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -151,9 +149,7 @@ class RestorationTask:
     def forward(self, model: SRModel) -> Callable[..., Any]:
         return model.forward
 
-    def losses(
-        self, forward: Callable[..., Any], generator: torch.Generator, learning_rate: float
-    ) -> Iterator[dict[str, Tensor]]:
+    def losses(self, forward: Callable[..., Any], generator: torch.Generator, step: int) -> Iterator[dict[str, Tensor]]:
         scale = SHRUNK[int(torch.randint(len(SHRUNK), (), generator=generator))]
         crops = self.examples.draw_crops(scale, generator)
         restored = forward(crops.lr.contiguous(memory_format=torch.channels_last)).float()
@@ -185,9 +181,7 @@ class Merging:
     def forward(self, model: SRModel) -> Callable[..., Any]:
         return model.merge
 
-    def losses(
-        self, forward: Callable[..., Any], generator: torch.Generator, learning_rate: float
-    ) -> Iterator[dict[str, Tensor]]:
+    def losses(self, forward: Callable[..., Any], generator: torch.Generator, step: int) -> Iterator[dict[str, Tensor]]:
         offer, hr = self.offers.batch(self.config.batch, generator, self.part, augment=self.config.augment)
         detail, trust = forward(offer)
         error = (offer.base + trust.float() * detail.float() - hr).abs()

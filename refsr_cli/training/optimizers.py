@@ -23,6 +23,18 @@ def optimizer_of(groups: Sequence[dict[str, Any]], config: TrainConfig, device: 
     return kind(groups, rate, betas=config.betas, eps=config.epsilon, weight_decay=decay, fused=fused)
 
 
+def apply_options(optimizer: Optimizer, config: TrainConfig) -> None:
+    """Sets the options of `config` where a checkpoint brought those it was saved with."""
+    options = {
+        "betas": config.betas,
+        "eps": config.epsilon,
+        "momentum": config.momentum if config.optimizer == "SGD" else 0.0,
+        "weight_decay": config.weight_decay,
+    }
+    for group in optimizer.param_groups:
+        group.update({name: value for name, value in options.items() if name in group})
+
+
 def learning_rate_at(step: int, config: TrainConfig) -> float:
     """The learning rate after `step` steps: a function of the step alone, so that resuming needs no state."""
     if step < config.warmup:

@@ -16,6 +16,7 @@ from refsr_cli.losses import Objective
 from refsr_cli.models import SRModel
 from refsr_cli.models.matched import enlarged
 from refsr_cli.training.group import Group
+from refsr_cli.training.optimizers import learning_rate_at
 
 _CORNER = 9.0
 """Pixels by which a corner of a window is moved at most, to see it from elsewhere: C2-Matching, section 3.2."""
@@ -50,7 +51,7 @@ class Restoring:
 
     def __init__(self, stream: PairStream, config: TrainConfig, model: SRModel, group: Group) -> None:
         """Raises what `Objective` raises."""
-        self.stream, self.model = stream, model
+        self.stream, self.model, self._config = stream, model, config
         self._apart = model.most_references == 1  # what is not matched is to be searched for, in the end
         self._ease = config.ease
         self._shrink = _Shrinking(config, model.scale, stream)
@@ -59,7 +60,6 @@ class Restoring:
             group.device,
             sides=[config.patch * model.scale],
             critic=config.critic,
-            pixels_first=config.pixels_first,
             luma_only=model.luma_only,
             share=group.share,
         )
@@ -75,12 +75,11 @@ class Restoring:
 
         return run
 
-    def losses(
-        self, forward: Callable[..., Any], generator: torch.Generator, learning_rate: float
-    ) -> Iterator[dict[str, Tensor]]:
+    def losses(self, forward: Callable[..., Any], generator: torch.Generator, step: int) -> Iterator[dict[str, Tensor]]:
         hr, ref = self.stream.draw(generator, apart=self._apart and self.stream.drawn >= self._ease)
         sr = forward(self._shrink(hr, generator), ref).float()
-        yield self._objective(sr, hr, learning_rate, generator)
+        rate, pixels_only = learning_rate_at(step, self._config), step < self._config.pixels_first
+        yield self._objective(sr, hr, rate, generator, pixels_only=pixels_only)
 
     def state_dict(self) -> dict[str, Any]:
         return {"objective": self._objective.state_dict(), "examples": self.stream.state_dict()}
@@ -119,9 +118,7 @@ class Corresponding:
 
         return run
 
-    def losses(
-        self, forward: Callable[..., Any], generator: torch.Generator, learning_rate: float
-    ) -> Iterator[dict[str, Tensor]]:
+    def losses(self, forward: Callable[..., Any], generator: torch.Generator, step: int) -> Iterator[dict[str, Tensor]]:
         here, _ = self.stream.draw(generator)
         there, places = seen_from_elsewhere(here, self.scale, generator)
         shown = here if self.sharp else enlarged(self._shrink(here, generator))

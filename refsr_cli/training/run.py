@@ -1,7 +1,9 @@
 """All that changes while a net is trained: advanced step by step, saved whole, restored exactly."""
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, cast
@@ -10,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from refsr_cli.config import TrainConfig
+from refsr_cli.config import CONFIG, TrainConfig
 from refsr_cli.errors import BadData, BadSetting, OutOfMemory, RefsrError
-from refsr_cli.files import replacing
+from refsr_cli.files import replacing, write_atomically
 from refsr_cli.inference.compiled import compiled
 from refsr_cli.inference.device import pick_precision
 from refsr_cli.inference.memory import is_out_of_memory
@@ -21,7 +23,7 @@ from refsr_cli.models import MODELS, SRModel, build, numbers_of
 from refsr_cli.training.group import Group
 from refsr_cli.training.journal import Journal
 from refsr_cli.training.lessons import Lesson
-from refsr_cli.training.optimizers import learning_rate_at, learning_rate_share, optimizer_of
+from refsr_cli.training.optimizers import apply_options, learning_rate_at, learning_rate_share, optimizer_of
 from refsr_cli.weights.files import save_weights
 from refsr_cli.weights.store import load_model
 
@@ -29,8 +31,6 @@ STATE = "state.pt"
 """Name of the checkpoint in a run directory."""
 WEIGHTS, BEST = "model.safetensors", "best.safetensors"
 """Names of the averaged weights there: the last, and those that scored best."""
-NOTHING = "none"
-"""In place of weights to start from: random ones, where a net or a recipe would start from others."""
 _MOST_IN_A_ROW = 50
 """Batches that may be left out one after the other."""
 
@@ -90,8 +90,10 @@ class Run:
             if not any(weight.requires_grad for weight in model.parameters()):
                 names = sorted({name.split(".")[0] for name, _ in model.named_parameters()})
                 raise BadSetting(f"no weight that could be trained begins with '{config.only}'; there are {names}")
-        start = config.init_from or MODELS[config.model].start
-        if start not in (None, NOTHING) and not begun:
+        start = config.first_weights if config.init_from else MODELS[config.model].start
+        if model.merges_refs and not start:
+            raise BadSetting(f"model '{config.model}' keeps the net that it starts from; leave --init-from none out")
+        if start and not begun:
             source = load_model(None, None, start).model
             self.origin = model.start_from(source, start, partly=config.init_partly)
         return model.train()
@@ -147,7 +149,9 @@ class Run:
         self._before = self._randomness() if self.lesson.pieces > 1 else None
         self.optimizer.zero_grad(set_to_none=True)
         terms: dict[str, Tensor] = {}
-        for done, piece in enumerate(self.lesson.losses(forward, self.generator, learning_rate), 1):
+        if self.step == self.config.pixels_first:
+            self._usual = math.nan  # other terms may come in, and the loss is another
+        for done, piece in enumerate(self.lesson.losses(forward, self.generator, self.step), 1):
             self.scaler.scale(torch.stack(list(piece.values())).sum()).backward()
             terms = {name: term.detach() + terms.get(name, 0) for name, term in piece.items()}
             if done < self.lesson.pieces:
@@ -205,6 +209,15 @@ class Run:
     def smoothed(self) -> SRModel:
         """The net with averaged weights."""
         return cast(SRModel, self.averaged.module)
+
+    def keep_settings(self) -> None:
+        """Writes the config for `resumed`, with paths that hold from any working directory. Raises BadFile."""
+        fields = asdict(self.config)
+        resolved = {name: str(value.resolve()) for name, value in fields.items() if isinstance(value, Path)}
+        for name in ("val", "init_from"):
+            if fields[name] and Path(fields[name]).exists():
+                resolved[name] = str(Path(fields[name]).resolve())
+        write_atomically(self.out / CONFIG, json.dumps({**fields, **resolved}, indent=2).encode())
 
     def take_losses(self) -> dict[str, float]:
         """Mean terms of the loss of the steps since they were last taken; none when all were left out.
@@ -267,6 +280,7 @@ class Run:
             self.model.load_state_dict(state["model"])
             self.averaged.load_state_dict(state["averaged"])
             self.optimizer.load_state_dict(state["optimizer"])
+            apply_options(self.optimizer, self.config)
             if state["scaler"] and self.scaler.is_enabled():
                 self.scaler.load_state_dict(state["scaler"])
             self.generator.set_state(state["generator"].cpu())

@@ -104,7 +104,7 @@ def _scored(run: Run, benchmark: Benchmark, scale: int) -> _Means:
     scores: list[Scores] = []
     losses: list[float] = []
     merges = run.model.merges_refs or run.model.restores  # which have losses of their own
-    pixel_loss = None if merges else pixel_loss_of(run.config.loss)
+    pixel_loss = None if merges else pixel_loss_of(run.config.loss, luma_only=run.model.luma_only)
     crops: list[list[Tensor]] = []
     paths = benchmark.paths()
     with_refs = (run.model.merges_refs or run.model.needs_ref) and bool(targets_among(paths))

@@ -80,14 +80,13 @@ def load_any(
 
 
 def _metadata(source: str, contents: Contents) -> dict[str, str]:
-    metadata = {"source": source}
-    note = f"read as {source}"
+    metadata, taken = {"source": source}, []
     if "res_scale" in contents.config:
         metadata["res_scale"] = f"{contents.config['res_scale']:g}"
-        note += f", whose files do not say res_scale: taken as {metadata['res_scale']}"
+        taken.append(f"res_scale as {metadata['res_scale']}")
     if contents.mean_assumed:
-        mean = ", ".join(f"{value:g}" for value in contents.config["mean"])
-        note += f"; nor the mean colour (--rgb-mean): taken as {mean}"
+        taken.append(f"the mean colour as {', '.join(f'{value:g}' for value in contents.config['mean'])}")
+    note = f"read as {source}" + (f", whose files do not contain all: {' and '.join(taken)}" if taken else "")
     return {**metadata, "note": note}
 
 

@@ -279,6 +279,9 @@ PUBLISHED: Mapping[str, Flavour] = {
     "srresnet-early": Flavour(
         "SRResNet", (r"conv_block1\.0\.", r"trunk\.0\.rcb\.0\."), partial(read_srresnet, naming=early_srresnet)
     ),
+    "srresnet-2021-tanh": Flavour(
+        "SRGAN-PyTorch's net of early September 2021, which is another net", (r"conv_block1\.0\.", r"conv_block3\.0\.")
+    ),
     "srresnet-2021-september": Flavour(
         "SRResNet", (r"conv_block1\.0\.", r"trunk\.0\.rc_block\.0\."), partial(read_flat_srresnet, block="rc_block")
     ),
