@@ -121,7 +121,10 @@ def train(
     batch: Annotated[int, typer.Option(help="Crops a step.")] = TrainConfig.batch,
     micro_batch: Annotated[
         int | None,
-        typer.Option(help="Crops that go through the net at once.", show_default="all, or as many as a CPU takes well"),
+        typer.Option(
+            help="Crops computed at once; gradients are summed over the batch.",
+            show_default="all, but for large nets on a CPU",
+        ),
     ] = TrainConfig.micro_batch,
     patch: Annotated[int, typer.Option(help="Side of a crop in low-resolution pixels.")] = TrainConfig.patch,
     candidates: Annotated[
@@ -135,19 +138,29 @@ def train(
         ),
     ] = TrainConfig.degrade,
     augment: Annotated[
-        bool, typer.Option("--augment/--no-augment", help="Turn and mirror the crops.")
+        bool,
+        typer.Option(
+            "--augment/--no-augment", help="Turn and mirror crops, and exchange colours where there are references."
+        ),
     ] = TrainConfig.augment,
     jitter: Annotated[
         bool, typer.Option("--jitter", help="Change the colours of references of --pairs at random, as for DATSR.")
     ] = TrainConfig.jitter,
-    optimizer: Annotated[Optimizer, typer.Option(help="How the weights are changed.")] = TrainConfig.optimizer,
+    optimizer: Annotated[Optimizer, typer.Option(help="Optimiser.")] = TrainConfig.optimizer,
     betas: Annotated[
         Any,
-        typer.Option(parser=_parse_betas, metavar="N,N", help="Of Adam and AdamW.", show_default="0.9,0.999"),
+        typer.Option(
+            parser=_parse_betas,
+            metavar="N,N",
+            help="Decay rates of Adam's and AdamW's moving averages.",
+            show_default="0.9,0.999",
+        ),
     ] = None,
-    momentum: Annotated[float, typer.Option(help="Of SGD.")] = TrainConfig.momentum,
-    epsilon: Annotated[float, typer.Option(help="Of Adam, AdamW and RMSprop.")] = TrainConfig.epsilon,
-    weight_decay: Annotated[float, typer.Option(help="How fast weights shrink.")] = TrainConfig.weight_decay,
+    momentum: Annotated[float, typer.Option(help="Momentum of SGD.")] = TrainConfig.momentum,
+    epsilon: Annotated[
+        float, typer.Option(help="Added to the denominators of Adam, AdamW and RMSprop.")
+    ] = TrainConfig.epsilon,
+    weight_decay: Annotated[float, typer.Option(help="Weight decay of the optimiser.")] = TrainConfig.weight_decay,
     learning_rate: Annotated[float, typer.Option(help="Step size of the optimiser.")] = TrainConfig.learning_rate,
     schedule: Annotated[Schedule, typer.Option(help="How the learning rate falls.")] = TrainConfig.schedule,
     decay: Annotated[float, typer.Option(help="Factor on the learning rate at each step down.")] = TrainConfig.decay,
@@ -172,7 +185,7 @@ def train(
         str, typer.Option(help="Critic of an adversarial loss: srgan, patch, srntt or srntt-published.")
     ] = TrainConfig.critic,
     pixels_first: Annotated[
-        int, typer.Option(help="Steps with the losses of pixels alone, before the others come in.")
+        int, typer.Option(help="First steps, with the losses of pixels alone.")
     ] = TrainConfig.pixels_first,
     skip_above: Annotated[
         float, typer.Option(help="Leave out batches whose loss is so many times the usual; 0 leaves out none.")
