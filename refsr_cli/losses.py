@@ -69,7 +69,7 @@ def pixel_loss_of(expression: str, *, luma_only: bool) -> Compared | None:
     terms = [term for term in parse_loss(expression) if term.name in PIXELS]
     if not terms:
         return None
-    return lambda sr, hr: torch.stack([its.weight * _of_pixels(its.name, sr, hr, luma_only) for its in terms]).sum()
+    return lambda sr, hr: torch.stack([term.weight * _of_pixels(term.name, sr, hr, luma_only) for term in terms]).sum()
 
 
 def _of_pixels(name: str, sr: Tensor, hr: Tensor, luma_only: bool) -> Tensor:

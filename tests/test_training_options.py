@@ -87,7 +87,7 @@ def test_another_optimiser_trains_and_goes_on(val, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--betas", "0.9"], "two numbers such as 0.9,0.999"),
+        (["--betas", "0.9"], "2 numbers such as 0.9,0.999"),
         (["--betas", "0.9,1"], "--betas must be at least 0 and below 1"),
         (["--momentum", "1.5"], "--momentum must be at least 0 and below 1"),
         (["--epsilon", "0"], "--epsilon must be above 0"),
@@ -100,8 +100,8 @@ def test_another_optimiser_trains_and_goes_on(val, tmp_path):
     ],
 )
 def test_options_that_cannot_be(options, said):
-    told = CliRunner().invoke(app, ["train", "--model", "edsr-baseline", *options])
-    assert told.exit_code == 2 and said in " ".join(told.output.split())
+    shown = CliRunner().invoke(app, ["train", "--model", "edsr-baseline", *options])
+    assert shown.exit_code == 2 and said in " ".join(shown.output.split())
 
 
 def test_a_net_that_keeps_what_it_starts_from_needs_it(val, tmp_path):
@@ -151,7 +151,7 @@ def test_references_change_their_colours_and_pictures_do_not():
     plain, jittered, again = (PairWindows([], pairs, 96, 0.0, 3, jitter=jitter)[5] for jitter in (False, True, True))
     assert torch.equal(plain.pixels, jittered.pixels)
     assert torch.equal(jittered.references[0], again.references[0])
-    before, after = (its.references[0].float() for its in (plain, jittered))
+    before, after = (item.references[0].float() for item in (plain, jittered))
     assert before.shape == after.shape and 1 < float((before - after).abs().mean()) < 80
     kept = np.corrcoef(before.mean(0).flatten(), after.mean(0).flatten())[0, 1]
     assert kept > 0.95, "it shows something else"
@@ -163,7 +163,7 @@ def test_other_losses_come_in_after_the_pixels(val, tmp_path):
     config = settings(val, tmp_path / "whole", loss="1*L1+100*RGAN", pixels_first=2, steps=4, critic="patch", patch=16)
     config = replace(config, skip_above=2.0, ema=0.0)
     terms = [record.terms for record in train(config) if isinstance(record, Step)]
-    assert [its["RGAN"] > 0 for its in terms] == [False, False, True, True] and all(its["L1"] > 0 for its in terms)
+    assert [item["RGAN"] > 0 for item in terms] == [False, False, True, True] and all(item["L1"] > 0 for item in terms)
     list(train(replace(config, out=tmp_path / "half", steps=1)))
     again = [record.terms for record in train(resumed(tmp_path / "half", {"steps": 4})) if isinstance(record, Step)]
     assert again == terms[1:]
@@ -195,13 +195,13 @@ def test_the_published_critic_of_reference_nets():
     is beside it, and grey is not zero."""
     torch.manual_seed(0)
     critic = CRITICS["srntt-published"]([160], False).train()
-    assert sum(its.numel() for its in critic.parameters()) == 5_242_529
+    assert sum(item.numel() for item in critic.parameters()) == 5_242_529
     x = torch.rand(4, 3, 40, 40)
     answers = critic(x)
     assert answers.shape == (4, 1) and answers.min() > 0 and answers.max() < 1
     assert not torch.allclose(critic(x[:2]), answers[:2], atol=1e-7)
-    layers = [its for its in critic.modules() if isinstance(its, torch.nn.Conv2d | torch.nn.Linear)]
-    assert all(float(its.weight.detach().std()) == pytest.approx(0.02, rel=0.15) for its in layers)
+    layers = [item for item in critic.modules() if isinstance(item, torch.nn.Conv2d | torch.nn.Linear)]
+    assert all(float(item.weight.detach().std()) == pytest.approx(0.02, rel=0.15) for item in layers)
 
 
 def test_recipes_of_the_published_code():
@@ -222,12 +222,12 @@ def test_edsr_for_3_and_4_begins_with_that_for_2(val, tmp_path, monkeypatch):
 
     def note(out: str, **changes) -> str | None:
         config = settings(val, Path(out), **{**recipe, **changes})
-        return next(its.note for its in list(train(config)) if isinstance(its, Started))
+        return next(item.note for item in list(train(config)) if isinstance(item, Started))
 
     assert note("before", scale=4) is None, "there is none of these numbers"
     assert note("runs/edsr-baseline-x2") is None
-    told = note("after", scale=4)
-    assert told is not None and "are those of runs/edsr-baseline-x2/best.safetensors" in told
+    shown = note("after", scale=4)
+    assert shown is not None and "are those of runs/edsr-baseline-x2/best.safetensors" in shown
     assert note("anew", scale=4, init_from="none") is None
     packaged = note("packaged", scale=3, numbers=())
     assert packaged is not None and "are those of edsr-baseline-x2" in packaged
@@ -235,7 +235,7 @@ def test_edsr_for_3_and_4_begins_with_that_for_2(val, tmp_path, monkeypatch):
 
 def test_the_loss_is_validated_beside_the_psnr(val, tmp_path):
     records = list(train(settings(val, tmp_path / "run", loss="0.5*L1+MSE", validate_every=2)))
-    found = next(its for its in records if isinstance(its, Validation))
+    found = next(item for item in records if isinstance(item, Validation))
     model = load_model(None, None, str(tmp_path / "run/model.safetensors")).model
     assert found.loss is not None and 0 < found.loss < 1
     upscaler, losses = Upscaler(model, device="cpu", precision="fp32", self_ensemble=False), []
@@ -245,7 +245,7 @@ def test_the_loss_is_validated_beside_the_psnr(val, tmp_path):
         losses.append(float(0.5 * difference.abs().mean() + difference.square().mean()))
     assert found.loss == pytest.approx(np.mean(losses), rel=1e-5)
     assert "loss" in (tmp_path / "run" / "validation.csv").read_text().splitlines()[0]
-    assert any(isinstance(its, Step) for its in records)
+    assert any(isinstance(item, Step) for item in records)
 
 
 def test_only_images_of_a_range_are_scored(val):

@@ -52,12 +52,19 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _parse_mean(text: str) -> tuple[float, float, float]:
-    try:
-        red, green, blue = map(float, text.split(","))
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a colour such as 0.4488,0.4371,0.4040") from None
-    return red, green, blue
+def numbers_parser(count: int, example: str) -> Callable[[str], tuple[float, ...]]:
+    """For an option of `count` numbers with commas between them, such as the `example`."""
+
+    def parse(text: str) -> tuple[float, ...]:
+        try:
+            numbers = tuple(map(float, text.split(",")))
+        except ValueError:
+            numbers = ()
+        if len(numbers) != count:
+            raise typer.BadParameter(f"{text!r} is not {count} numbers such as {example}")
+        return numbers
+
+    return parse
 
 
 def _parse_tile(text: str) -> int | None:
@@ -102,9 +109,9 @@ ResScale = Annotated[
 RgbMean = Annotated[
     Any,
     typer.Option(
-        parser=_parse_mean,
+        parser=numbers_parser(3, "0.4488,0.4371,0.4040"),
         metavar="R,G,B",
-        help="Mean colour that a published net subtracts, where its file does not say it.",
+        help="Mean colour that a published net subtracts, where its file does not contain it.",
         show_default="that of DIV2K",
         rich_help_panel=NET,
     ),

@@ -5,7 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
-from refsr_cli.cli.options import DataRoot, Device, Json, PrecisionOption, Quiet, Scale, given, reporting, run
+from refsr_cli.cli.options import (
+    DataRoot,
+    Device,
+    Json,
+    PrecisionOption,
+    Quiet,
+    Scale,
+    given,
+    numbers_parser,
+    reporting,
+    run,
+)
 from refsr_cli.config import Contrast, Optimizer, PrepareConfig, Schedule, Stage, TrainConfig, resumed
 from refsr_cli.console import Display
 from refsr_cli.errors import BadSetting
@@ -17,14 +28,6 @@ def _parse_steps(text: str) -> tuple[int, ...]:
     if not all(number.strip().isdecimal() for number in numbers):
         raise typer.BadParameter(f"{text!r} is not a list of steps such as 70000,200000")
     return tuple(map(int, numbers))
-
-
-def _parse_betas(text: str) -> tuple[float, float]:
-    try:
-        first, second = map(float, text.split(","))
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not two numbers such as 0.9,0.999") from None
-    return first, second
 
 
 def train(
@@ -150,7 +153,7 @@ def train(
     betas: Annotated[
         Any,
         typer.Option(
-            parser=_parse_betas,
+            parser=numbers_parser(2, "0.9,0.999"),
             metavar="N,N",
             help="Decay rates of Adam's and AdamW's moving averages.",
             show_default="0.9,0.999",

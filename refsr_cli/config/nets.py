@@ -45,7 +45,7 @@ class InspectConfig:
     res_scale: float | None = None
     """Residual scaling of a published weight file, which does not say it itself."""
     rgb_mean: tuple[float, float, float] | None = None
-    """Mean colour in [0, 1] that a published net subtracts, where its file does not say it."""
+    """Mean colour in [0, 1] that a published net subtracts, where its file does not contain it."""
 
     def __post_init__(self) -> None:
         check_mean(self.rgb_mean)

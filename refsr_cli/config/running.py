@@ -32,7 +32,7 @@ class NetConfig:
     res_scale: float | None = None
     """Residual scaling of a published weight file, which does not say it itself."""
     rgb_mean: tuple[float, float, float] | None = None
-    """Mean colour in [0, 1] that a published net subtracts, where its file does not say it."""
+    """Mean colour in [0, 1] that a published net subtracts, where its file does not contain it."""
     self_ensemble: bool | None = None
     """Mean over the eight orientations; None is on for a GPU and off for a CPU."""
     tile: int | None = None

@@ -138,7 +138,7 @@ class PairWindows:
             centre = ((top + self.side / 2) / height, (left + self.side / 2) / width)
             references = _readable(pair.references)
             if self.jitter:
-                references = [_jittered(its, generator) for its in references]
+                references = [_jittered(reference, generator) for reference in references]
             return Window(window, references, centre)
         count = 1 + _pick(_MOST_REFERENCES, generator)
         views = [made_view(target, top, left, self.side, generator, far) for _ in range(count)]

@@ -25,7 +25,7 @@ from refsr_cli.metrics import Scores, protocol_named, score
 from refsr_cli.models import build
 from refsr_cli.plots import plot_gains
 
-_MAKERS = {"matlab": "MATLAB's", "pillow": "Pillow's"}
+_CONVENTION_NAMES = {"matlab": "MATLAB's", "pillow": "Pillow's"}
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def evaluate(
     interpolation = build("bicubic", config.scale, {"convention": protocol.bicubic})
     bicubic = Upscaler(interpolation, device="cpu", self_ensemble=False)
     yield using
-    lr = str(config.lr_dir) if config.lr_dir else f"made with {_MAKERS[protocol.bicubic]} bicubic"
+    lr = str(config.lr_dir) if config.lr_dir else f"made with {_CONVENTION_NAMES[protocol.bicubic]} bicubic"
     lr += f", {config.degrade}" if config.degrade else ""
     note = None
     if benchmark.full and not config.limit and len(paths) != benchmark.full:

@@ -79,7 +79,7 @@ class Enlarging:
             luma_only=model.luma_only,
             share=group.share,
         )
-        divisible = self._objective.is_mean and not any(isinstance(its, _BatchNorm) for its in model.modules())
+        divisible = self._objective.is_mean and not any(isinstance(module, _BatchNorm) for module in model.modules())
         self._at_once = crops_at_once(config, model, group.device, divisible=divisible)
         own = group.part(config.batch)
         self.pieces = -(-len(range(config.batch)[own]) // self._at_once)

@@ -47,7 +47,7 @@ class Run:
         self.journal: Journal | None = None
         """Where this is the process that writes."""
         self._lesson_state: dict[str, Any] | None = None
-        self._before: tuple[Tensor, dict[str, Any]] | None = None
+        self._state_before_batch: tuple[Tensor, dict[str, Any]] | None = None
         """What a batch that is not finished was drawn with."""
         self._losses: list[dict[str, Tensor]] = []
         self._usual, self._in_a_row = math.nan, 0
@@ -146,7 +146,7 @@ class Run:
             (self.config.seed * 1_000_003 + self.step) % 2**63
         )  # of layers that leave something out by chance
         forward = self._forward or self._prepared(self.lesson)
-        self._before = self._randomness() if self.lesson.pieces > 1 else None
+        self._state_before_batch = self._randomness() if self.lesson.pieces > 1 else None
         self.optimizer.zero_grad(set_to_none=True)
         terms: dict[str, Tensor] = {}
         if self.step == self.config.pixels_first:
@@ -158,7 +158,7 @@ class Run:
                 yield done
                 if interrupted():
                     return
-        self._before = None
+        self._state_before_batch = None
         self.step += 1
         if self.config.skip_above and self._explodes(terms):
             return
@@ -258,7 +258,7 @@ class Run:
         if not self.group.leads:
             return
         self._save_weights(WEIGHTS)
-        generator, lesson = self._before or self._randomness()
+        generator, lesson = self._state_before_batch or self._randomness()
         state = {
             "step": self.step,
             "best": self.best,

@@ -28,7 +28,7 @@ class Contents:
     changed: Tensors = field(default_factory=dict)
     """Tensors, by their published name, whose numbers our net has in another order."""
     mean_assumed: bool = False
-    """Whether the mean colour that the net subtracts is that of the published code, as the file does not say it."""
+    """Whether the mean colour that the net subtracts is that of the published code, as the file does not contain it."""
 
 
 def renamed(*rules: tuple[str, str]) -> Naming:

@@ -72,7 +72,7 @@ def load_any(
     contents = read(path, tensors, res_scale)
     if rgb_mean is not None:
         if not contents.mean_assumed:
-            raise BadSetting(f"{path} says all of the mean colour of its net, or that has none; leave out rgb_mean")
+            raise BadSetting(f"{path} contains the mean colour of its net, or needs none; leave out rgb_mean")
         contents.config["mean"] = rgb_mean
     used = {key: value for key, value in tensors.items() if not key.startswith(contents.dropped)} | contents.changed
     model = assemble(path, contents.model, contents.scale, contents.config, used, contents.naming)
