@@ -102,7 +102,8 @@ def _train(
         budget = StepBudget(run, began + 60 * config.minutes) if config.minutes else None
         while run.step < run.config.steps and not stop:
             before = run.step
-            yield from advanced(run, lesson.pieces, lambda: group.any(interrupted.is_set()), estimate=not budget)
+            for done in advanced(run, lesson.pieces, lambda: group.any(interrupted.is_set()), estimate=not budget):
+                yield done if isinstance(done, Pace) else Progress("this step", done, lesson.pieces)
             if stop := run.step == before:
                 break
             done = clock.tick()

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import torch
 
-from refsr_cli.engine import Progress
 from refsr_cli.models import MODELS
 from refsr_cli.training.records import Pace
 from refsr_cli.training.run import Run
@@ -20,19 +19,19 @@ _LONG_SECONDS = 7 * 86_400
 """Time for all steps from which a smaller net is advised on a CPU."""
 
 
-def advanced(run: Run, pieces: int, interrupted: Callable[[], bool], *, estimate: bool) -> Iterator[Progress | Pace]:
-    """A step of `run`, and how far it is where its batch is taken in pieces; with an `estimate` of the time for all
-    steps during the first of them."""
-    begin, label = time.monotonic(), "this step"
+def advanced(run: Run, pieces: int, interrupted: Callable[[], bool], *, estimate: bool) -> Iterator[int | Pace]:
+    """A step of `run`: how many of the `pieces` of its batch are done, where there are several; with an `estimate` of
+    the time for all steps during the first of them."""
+    begin = time.monotonic()
     if pieces > 1:
-        yield Progress(label, 0, pieces)
+        yield 0
     for done in run.advance(interrupted):
         if estimate and done == _SETTLED_PIECES and not run.step:
             yield estimated(run, 1 / (pieces * max(1e-9, time.monotonic() - begin)))
         begin = time.monotonic()
-        yield Progress(label, done, pieces)
+        yield done
     if pieces > 1:
-        yield Progress(label, pieces, pieces)
+        yield pieces
 
 
 def estimated(run: Run, pace: float) -> Pace:
