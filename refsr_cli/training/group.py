@@ -51,6 +51,13 @@ class Group:
         for gradient, shared in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
             gradient.copy_(shared.view_as(gradient))
 
+    def broadcast(self, module: nn.Module) -> None:
+        """Gives all processes the weights that `module` has in the first: what they start from may lie on its disk
+        alone."""
+        if self.world > 1:
+            for value in module.state_dict().values():
+                dist.broadcast(value, 0)
+
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a number over the processes."""
         if self.world == 1:

@@ -56,6 +56,7 @@ class Run:
         if config.resume and not begun and (out / WEIGHTS).exists():
             raise BadData(f"cannot resume: {out / STATE} is missing; begin anew from --init-from {out / WEIGHTS}")
         self.model = self._build(begun).to(self.device).to(memory_format=torch.channels_last)
+        group.broadcast(self.model)
         self.averaged = AveragedModel(self.model, multi_avg_fn=self._average)
         self.learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = optimizer_of(self._parameter_groups(), config, self.device)
