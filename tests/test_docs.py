@@ -1,9 +1,11 @@
 """What the documents say is so: commands, examples, cards."""
 
+import html
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,11 @@ from refsr_cli.cli import app
 from refsr_cli.models import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "weights" / "TRAINING.md", *sorted((ROOT / "weights" / "cards").glob("*.md"))]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+CARDS = sorted((ROOT / "weights" / "cards").glob("*.md"))
+DOCUMENTS = [ROOT / "README.md", ROOT / "weights" / "TRAINING.md", *CARDS, *DOCS]
+DOCUMENTS.remove(ROOT / "docs" / "cli.md")  # which has a test of its own
+LINKED = [*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "examples" / "README.md"]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
@@ -44,14 +50,46 @@ def test_every_command_shown_exists(document):
         assert used <= options, line
 
 
-def test_the_readme_shows_every_command():
+def test_the_readme_shows_every_command_in_few_lines():
     shown = {line.split()[1] for line in commands_in(ROOT / "README.md")}
     assert set(typer.main.get_command(app).commands) <= shown
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 150
 
 
-def test_the_readme_lists_every_model():
-    text = (ROOT / "README.md").read_text("utf-8")
+def test_every_model_is_listed():
+    text = (ROOT / "docs" / "models.md").read_text("utf-8")
     assert all(f"| `{name}` |" in text for name in MODELS)
+
+
+@pytest.mark.parametrize("document", LINKED, ids=lambda path: path.name)
+def test_links_lead_somewhere(document):
+    for link in re.findall(r"\]\(([^)#]+)\)", document.read_text("utf-8")):
+        if "://" not in link:
+            assert (document.parent / link).exists(), link
+    if document.parent.name == "docs":
+        assert f"](docs/{document.name})" in (ROOT / "README.md").read_text("utf-8"), "README does not lead there"
+
+
+def options_of(command, path: str) -> Iterator[tuple[str, str, str]]:
+    """Each option of a command and of those below it: the command, the option, its help."""
+    for parameter in command.params:
+        if parameter.param_type_name == "option" and parameter.name != "help":
+            yield path, parameter.opts[-1], str(parameter.help)
+    for name, below in getattr(command, "commands", {}).items():
+        yield from options_of(below, f"{path} {name}")
+
+
+def test_the_page_of_commands_is_of_these_commands():
+    """`typer refsr_cli.cli utils docs --name refsr --title "Commands of refsr" --output docs/cli.md` makes it anew."""
+    text = html.unescape((ROOT / "docs" / "cli.md").read_text("utf-8"))
+    sections = dict(re.findall(r"(?ms)^#+ `(refsr[^`]*)`\n(.*?)(?=^#|\Z)", text))
+    sections["refsr"] = text.partition("\n## ")[0]
+    for command, option, described in options_of(typer.main.get_command(app), "refsr"):
+        (line,) = (
+            row for row in sections[command].splitlines() if re.match(rf"\* `[^`]*(?<![\w-]){option}(?![\w-])", row)
+        )
+        assert described == "None" or " ".join(described.split()) in " ".join(line.split()), (command, option)
+    assert {command for command, _, _ in options_of(typer.main.get_command(app), "refsr")} <= set(sections)
 
 
 @pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.name)
