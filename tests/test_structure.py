@@ -16,7 +16,7 @@ FLOORS = [
     {"__main__"},
     {"cli"},
     {"checks"},
-    {"tasks"},
+    {"tasks", "api"},
     {"training", "engine", "comparison", "plots", "targets", "video", "bench"},
     {"inference", "weights", "data", "metrics", "losses"},
     {"restoration"},
@@ -29,7 +29,7 @@ FLOORS = [
 
 LEAVES = {
     "console": {"cli"},
-    "config": {"cli", "checks", "tasks", "training", "engine", "targets", "video"},
+    "config": {"cli", "api", "checks", "tasks", "training", "engine", "targets", "video"},
     "recipes": {"cli", "tasks"},
     "allocator": {"cli", "bench", "inference"},
     "packaged": {"cli", "checks", "tasks", "bench", "weights", "data"},
@@ -47,7 +47,7 @@ def may_import(part: str) -> set[str]:
         return {"errors", part}
     floor = next((number for number, parts in enumerate(FLOORS) if part in parts), None)
     assert floor is not None, f"'{part}' has no place in FLOORS"
-    itself = set() if part == "tasks" else {part}
+    itself = set() if part in ("tasks", "api") else {part}
     leaves = {leaf for leaf, importers in LEAVES.items() if part in importers}
     return itself.union(leaves, *FLOORS[floor + 1 :])
 
@@ -77,7 +77,9 @@ def misplaced_imports(part: str, source: str) -> list[str]:
 def test_imports_run_down_only(path: Path) -> None:
     source = path.read_text("utf-8")
     if path == PACKAGE / "__init__.py":
-        assert list(imported(ast.parse(source))) == [], "nothing is imported with the package itself"
+        runs, only_types = source.split("if TYPE_CHECKING:")
+        assert {name.split(".")[0] for name in imported(ast.parse(runs))} <= {"importlib", "typing"}
+        assert "import" not in only_types.split("__version__", 1)[1].replace("import_module", "")
     else:
         assert misplaced_imports(part_of(path), source) == []
 
@@ -143,7 +145,9 @@ def test_everything_public_is_described(path: Path) -> None:
     public = [
         node
         for node in module.body
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_")
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+        and not any(isinstance(its, ast.Name) and its.id == "overload" for its in node.decorator_list)
     ]
     assert ast.get_docstring(module), "the module has no docstring"
     assert [node.name for node in public if not ast.get_docstring(node)] == []
