@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from refsr_cli import __version__
-from refsr_cli.cli import bench, evaluate, models, train, upscale, weights
+from refsr_cli.cli import bench, doctor, evaluate, models, train, upscale, weights
 
 app = typer.Typer(
     name="refsr",
@@ -21,6 +21,7 @@ app.command("eval")(evaluate.evaluate)
 app.command()(train.train)
 app.command()(bench.bench)
 app.command()(train.prepare)
+app.command()(doctor.doctor)
 app.add_typer(models.app)
 app.add_typer(weights.app)
 

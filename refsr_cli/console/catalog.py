@@ -1,4 +1,4 @@
-"""What `refsr models` and `refsr weights` tell."""
+"""What `refsr models`, `refsr weights` and `refsr doctor` print."""
 
 from collections.abc import Iterator
 
@@ -48,7 +48,13 @@ def _sliced(record: Record) -> Iterator[str]:
     yield f"{escape(str(record['path']))}: {record['bytes']:,} bytes, for --weights beside the files of a net"
 
 
+def _finding(record: Record) -> Iterator[str]:
+    mark = "" if record["works"] else "[red]does not work:[/red] "
+    yield f"[bold]{escape(record['topic']):<12}[/bold] {mark}{escape(record['text'])}"
+
+
 TOLD: Words = {
+    "finding": _finding,
     "model": _model,
     "layers": _layers,
     "inspected": _inspected,

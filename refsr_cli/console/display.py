@@ -65,7 +65,7 @@ class Display:
     def _show(self, record: Record) -> None:
         kind = record["kind"]
         failed = kind == "error" or (kind == "ref_skipped" and record["named"])
-        if failed:
+        if failed or record.get("works") is False:
             self.exit_code = 1
         if self.as_json:
             if kind != "progress" or self._is_time():

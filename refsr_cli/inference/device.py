@@ -1,7 +1,10 @@
 """Which device and which number format to compute with, and how results leave it."""
 
+import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -40,6 +43,19 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
         return torch.float32
     with torch.cuda.device(device):
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+
+
+def processor_name(device: torch.device) -> str:
+    """What computes on `device`: the GPU's name, or the processor's with its cores."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = []
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"
 
 
 @contextmanager

@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +22,7 @@ from refsr_cli.engine import Progress, columns
 from refsr_cli.errors import BadSetting, Failed, RefsrError, UnknownName
 from refsr_cli.files import make_room_for, write_atomically, write_table
 from refsr_cli.images import Picture, Pixels, read_rgb8, to_tensor
-from refsr_cli.inference.device import pick_device
+from refsr_cli.inference.device import pick_device, processor_name
 from refsr_cli.metrics import PROTOCOLS, score
 from refsr_cli.models import MODELS
 from refsr_cli.packaged import packaged
@@ -111,7 +109,7 @@ def bench(config: BenchConfig) -> Iterator[Comparing | Progress | Timing | NotRu
         make_room_for(config.output)
     counts = [{folded: operations(task, folded=folded) for folded in (False, True)} for task in tasks]
     fp32, bf16 = (convolution_peak(config.device, precision) for precision in (torch.float32, torch.bfloat16))
-    processor = _processor(pick_device(config.device))
+    processor = processor_name(pick_device(config.device))
     yield Comparing(processor, torch.get_num_threads(), torch.__version__, __version__, fp32, bf16, config.rounds)
     rows: list[Timing] = []
     grown: list[Growth] = []
@@ -233,18 +231,6 @@ def _timing(
         peak_mib=max(peaks) / 2**20 if peaks else None,
         psnr=psnr,
     )
-
-
-def _processor(device: torch.device) -> str:
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    except OSError:
-        names = []
-    name = names[0] if names else platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores"
 
 
 def _finite(value: Any) -> Any:
