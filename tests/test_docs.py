@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from refsr_cli import __version__
 from refsr_cli.cli import app
 from refsr_cli.models import MODELS
 
@@ -98,6 +99,11 @@ def test_examples_run(script, tmp_path):
     done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def test_the_version_stands_in_one_place_and_is_cited():
+    assert f"version: {__version__}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
+    assert f'"{__version__}"' not in (ROOT / "pyproject.toml").read_text("utf-8")
 
 
 def test_every_example_is_listed():
