@@ -4,6 +4,7 @@ import csv
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import StringIO
@@ -32,7 +33,8 @@ def make_room_for(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it takes the place of `path` when all went well, else it is removed.
+    """A temporary path beside `path` to write to; it takes the place of `path`, and its permissions, when all went
+    well, else it is removed.
 
     Raises BadFile for what the file system refuses: a full disk, a missing folder, no permission.
     """
@@ -41,6 +43,8 @@ def replacing(path: Path) -> Iterator[Path]:
     unfinished = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         yield unfinished
+        if path.exists():
+            shutil.copymode(path, unfinished)
         unfinished.replace(path)
     except OSError as error:
         raise BadFile(f"{path} cannot be written: {error.strerror or error}") from None

@@ -185,8 +185,11 @@ def test_memory_and_tile_change_nothing_in_the_result(source, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals differ")
-def test_interrupted_in_the_middle(tmp_path):
-    """Ctrl-C: exit code 130, nothing half-written."""
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_interrupted_in_the_middle(tmp_path, name):
+    """Ctrl-C, kill, a terminal that is gone: exit code 130, nothing half-written."""
+    number = getattr(signal, name)
+    usual = signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
     target = tmp_path / "out.png"
     command = [sys.executable, "-m", "refsr_cli", "upscale", IMAGES / "kodak/kodim23.png", "-o", target]
     command += ["--model", "bicubic", "--tile", "16", "--self-ensemble", "-s", "8", "--json"]
@@ -194,11 +197,11 @@ def test_interrupted_in_the_middle(tmp_path):
         list(map(str, command)),
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a job run in the background
+        preexec_fn=lambda: signal.signal(number, usual),  # else a job run in the background
     ) as process:
         assert process.stdout and b"using" in process.stdout.readline()
         time.sleep(0.3)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         process.stdout.read()
     assert process.returncode == 130
     assert not list(tmp_path.iterdir())

@@ -1,6 +1,8 @@
 """What commands share: options, the config made of them, and how a task is run and its end reported."""
 
 import re
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,10 +38,29 @@ def reporting(display: Display) -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a command as Ctrl-C does: what is half-written is removed. Under `nohup` a hang-up stays
+    without effect."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    main = threading.current_thread() is threading.main_thread()  # the only one that may set handlers
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if main and hasattr(signal, name)]
+    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, interrupt) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
 def run(display: Display, records: Callable[[], Iterable[Any]]) -> None:
     """Runs a task, shows its records, and leaves with the exit code they amount to."""
     keep_buffers()
-    with reporting(display):
+    with reporting(display), _interruptible():
         if code := display.show(records()):
             raise typer.Exit(code)
 

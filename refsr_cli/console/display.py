@@ -5,6 +5,7 @@ Records are told apart by their field `kind` and shown by the names of their fie
 
 import json
 import math
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -19,6 +20,8 @@ from refsr_cli.console import catalog, scoring, timing, training, upscaling
 from refsr_cli.console.words import Record, Words, duration
 
 _TOLD: Words = {**upscaling.TOLD, **scoring.TOLD, **timing.TOLD, **training.TOLD, **catalog.TOLD}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters, and those that change the direction of writing."""
 _QUIET_SECONDS = 10.0
 """Where there is no terminal, a line of progress at most this often."""
 
@@ -52,7 +55,7 @@ class Display:
             _print_json({"kind": "error", "path": path, "message": message})
         else:
             named = "" if path is None or path in message else f"{path}: "
-            self._err.print(f"[red]error:[/red] {escape(named + message)}".replace("\n", "\\n"))
+            self._err.print(f"[red]error:[/red] {_visible(escape(named + message))}")
 
     def download(self, done: int, total: int | None) -> None:
         """Progress of a download in bytes."""
@@ -81,7 +84,7 @@ class Display:
     def _line(self, text: str) -> None:
         """One line for people, whatever is in a file's name; `text` may hold rich's markup."""
         self._close_bar()
-        self._out.print(text.replace("\n", "\\n"))
+        self._out.print(_visible(text))
 
     def _advance(self, name: str, done: int, total: int | None, *columns: Any) -> None:
         """Moves the bar called `name`; without a terminal, says a line now and then."""
@@ -93,14 +96,14 @@ class Display:
             begin, first = self._began.setdefault(name, (time.monotonic(), done))
             if total and first < done < total and self._is_time(_QUIET_SECONDS):
                 remaining = (time.monotonic() - begin) * (total - done) / (done - first)
-                self._err.print(f"{escape(name)}: {done / total:.0%}, about {duration(remaining)} to go")
+                self._err.print(f"{_visible(escape(name))}: {done / total:.0%}, about {duration(remaining)} to go")
             return
         if self._bar is None:
             text = TextColumn("{task.description}")
             self._bar = Progress(text, BarColumn(), *columns, TimeRemainingColumn(), console=self._err, transient=True)
             self._bar.start()
         if name not in self._tasks:
-            self._tasks[name] = self._bar.add_task(escape(name), total=total)
+            self._tasks[name] = self._bar.add_task(_visible(escape(name)), total=total)
         self._bar.update(self._tasks[name], completed=done, total=total)
 
     def _is_time(self, every: float = 1.0) -> bool:
@@ -115,6 +118,11 @@ class Display:
             self._bar.stop()
             self._bar = None
             self._tasks.clear()
+
+
+def _visible(text: str) -> str:
+    """`text` with what would steer a terminal, as a file's name may, shown as Python writes it."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _print_json(record: Record) -> None:

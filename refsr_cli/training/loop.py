@@ -59,7 +59,9 @@ def interrupts_deferred() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         event.set()
 
-    previous = {number: signal.signal(number, note) for number in _INTERRUPTS}
+    hang_up = getattr(signal, "SIGHUP", None)  # which `nohup` switches off, to go on without a terminal
+    heeded = [its for its in _INTERRUPTS if its != hang_up or signal.getsignal(its) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, note) for number in heeded}
     try:
         yield event
     finally:

@@ -68,7 +68,18 @@ def save_weights(
     if dtype:
         tensors = {key: value.to(dtype) if value.is_floating_point() else value for key, value in tensors.items()}
     own = {"format": FORMAT, "model": name, "scale": str(model.scale), "config": json.dumps(asdict(model.config))}
-    write_atomically(path, save(tensors, {**lasting, **own}))
+    write_atomically(path, _in_order(save(tensors, {**lasting, **own})))
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its metadata in the order of their names, so that the same weights give the same file:
+    the library writes them in another order each time."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = text.ljust(len(text) + -len(text) % 8)  # the format wants tensors aligned
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
 def load_weights(path: Path) -> Loaded:
