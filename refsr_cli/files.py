@@ -13,6 +13,9 @@ from typing import Any
 
 from refsr_cli.errors import BadFile
 
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet computes."""
+
 
 def make_folder(path: Path) -> None:
     """Makes `path` and the folders above it where they are missing. Raises BadFile."""
@@ -60,13 +63,18 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """CSV with a column for every name in any of `rows`, which are given. Raises BadFile."""
+    """CSV with a column for every name in any of `rows`, which are given; text that a spreadsheet would take for a
+    formula, as a file's name may begin, has an apostrophe before it. Raises BadFile."""
     text, columns = StringIO(newline=""), list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _harmless(value) for name, value in row.items()} for row in rows)
     write_atomically(path, text.getvalue().encode())
     return columns
+
+
+def _harmless(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
 
 
 def digest(path: Path) -> str:

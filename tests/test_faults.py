@@ -1,5 +1,6 @@
 """Faults that were seen, each with its whole kind."""
 
+import csv
 import os
 import signal
 import stat
@@ -11,7 +12,7 @@ import torch
 from refsr_cli.console import Display
 from refsr_cli.engine import Skipped
 from refsr_cli.errors import Failed
-from refsr_cli.files import write_atomically
+from refsr_cli.files import write_atomically, write_table
 from refsr_cli.models import build
 from refsr_cli.training.loop import interrupts_deferred
 from refsr_cli.weights.files import load_weights, save_weights
@@ -25,6 +26,15 @@ def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path, mode):
     path.chmod(mode)
     write_atomically(path, b"after")
     assert path.read_bytes() == b"after" and stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_no_cell_of_a_table_is_a_formula(tmp_path):
+    names = ["=cmd|' /C calc'!A0", "+1", "-1", "@x", "a=b.png", "1.png"]
+    write_table(tmp_path / "a.csv", [{"image": name, "psnr": -3.5} for name in names])
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == [f"'{name}" if name[0] in "=+-@" else name for name in names]
+    assert {row["psnr"] for row in rows} == {"-3.5"}
 
 
 def test_the_same_weights_give_the_same_file(tmp_path):
