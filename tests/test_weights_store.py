@@ -18,6 +18,7 @@ import torch
 from refsr_cli.errors import BadSetting, BadWeights, UnknownName
 from refsr_cli.models import build
 from refsr_cli.weights.files import save_weights
+from refsr_cli.weights.hub import forget
 from refsr_cli.weights.manifest import read_manifest
 from refsr_cli.weights.store import Found, available, default_model, find_weights, load_model
 
@@ -361,7 +362,9 @@ class Answer(BaseHTTPRequestHandler):
         else:
             checksum = sha256(b"something else" if name == "altered" else self.server.content)
             size = str(len(self.server.content))
-            announced = {"X-Repo-Commit": COMMIT, "X-Linked-Etag": f'"{checksum}"', "X-Linked-Size": size}
+            checksum = {"etag-outside": "../../../../outside", "etag-rooted": "/tmp/outside"}.get(name, checksum)
+            commit = "../../../outside" if name == "commit-outside" else COMMIT
+            announced = {"X-Repo-Commit": commit, "X-Linked-Etag": f'"{checksum}"', "X-Linked-Size": size}
             location = f"http://localhost:{self.server.server_port}/content/{name}"
             self.reply(302, {**announced, "Location": location, "ETag": '"of the pointer"'})
 
@@ -567,6 +570,28 @@ def test_repositories_that_refuse(hub, online, home, owner, packaged, name, word
     message = refusal(online, f"{owner}/{name}:net.safetensors", packaged)
     assert words.replace("OWNER", owner).replace("URL", hub.url) in message
     assert "weights 'small-x2'" in message and not cached(home, owner)
+
+
+@pytest.mark.parametrize("name", ["etag-outside", "etag-rooted", "commit-outside"])
+def test_answers_are_no_paths(hub, online, home, owner, packaged, name):
+    """What a hub calls a checksum or a commit would be a path in the cache, or out of it."""
+    before = {path for path in home.parent.rglob("*") if owner not in str(path)}
+    message = refusal(online, f"{owner}/{name}:net.safetensors", packaged)
+    assert "127.0.0.1 does not answer as the hub does" in message and "check HF_ENDPOINT" in message
+    assert not cached(home, owner) and not Path("/tmp/outside").exists()
+    assert {path for path in home.parent.rglob("*") if owner not in str(path)} == before
+
+
+def test_nothing_outside_the_cache_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    inside, outside, link = tmp_path / "cache" / "blob", tmp_path / "mine", tmp_path / "cache" / "link"
+    for target in (inside, outside):
+        target.write_bytes(b"content")
+        link.symlink_to(target)
+        forget(link)
+        assert not link.is_symlink()
+    assert outside.exists() and not inside.exists()
 
 
 def test_files_and_revisions_that_are_not_there(hub, online, owner, packaged):

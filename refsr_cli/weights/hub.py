@@ -3,6 +3,7 @@
 The library is imported where it is used: most runs need nothing from the hub.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,12 +62,16 @@ def fetch(wanted: HubFile, *, offline: bool = False, on_progress: Progress | Non
 
 
 def forget(path: Path) -> None:
-    """Removes a file from the cache, and not only the link to it."""
+    """Removes a file from the cache, and not only the link to it; never what a link leads to elsewhere."""
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE).resolve()
     while path.is_symlink():
         target = path.parent / path.readlink()
         path.unlink()
         path = target
-    path.unlink(missing_ok=True)
+    if path.resolve().is_relative_to(cache):
+        path.unlink(missing_ok=True)
 
 
 def _cached(wanted: HubFile) -> Path | None:
@@ -94,11 +99,14 @@ def _download(wanted: HubFile, on_progress: Progress) -> Path:
         RevisionNotFoundError,
     )
 
+    _check_answers()
     try:
         # Asked first without retries: an answer, or none, within seconds.
         get_hf_file_metadata(hf_hub_url(wanted.repo, wanted.file, revision=wanted.revision))
         bar: Any = _bar(on_progress)
         return Path(hf_hub_download(wanted.repo, wanted.file, revision=wanted.revision, tqdm_class=bar))
+    except BadWeights:  # of `_check`
+        raise
     except GatedRepoError:
         raise BadWeights(
             f"{wanted.repo} is gated: accept its terms at {constants.ENDPOINT}/{wanted.repo} and set HF_TOKEN"
@@ -121,6 +129,28 @@ def _download(wanted: HubFile, on_progress: Progress) -> Path:
         raise BadWeights(
             f"cannot reach {constants.ENDPOINT} for {wanted} ({_first_line(error)}); check the connection"
         ) from None
+
+
+def _check_answers() -> None:
+    """Has the library's session check every answer before the library uses what it says as a path."""
+    from huggingface_hub import get_session
+
+    session = get_session()
+    hooks = session.event_hooks
+    if _check not in hooks["response"]:
+        session.event_hooks = {**hooks, "response": [*hooks["response"], _check]}
+
+
+def _check(answer: Any) -> None:
+    """Commit and checksum become names in the cache. Raises BadWeights where they are something else."""
+    headers = answer.headers
+    commit = headers.get("X-Repo-Commit")
+    if commit is None:  # not an answer about a file of a repository; the library refuses it as one
+        return
+    checksum = (headers.get("X-Linked-Etag") or headers.get("ETag") or "").removeprefix("W/").strip('"')
+    if not is_commit(commit) or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", checksum):
+        host = answer.url.host
+        raise BadWeights(f"{host} does not answer as the hub does: its commit or checksum is none; check HF_ENDPOINT")
 
 
 def _bar(on_progress: Progress) -> type:
