@@ -155,6 +155,18 @@ def test_files_of_other_tools_are_read_too(tmp_path, paths):
         held[1]
 
 
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.97])
+def test_an_lmdb_file_that_was_cut_is_refused(tmp_path, part):
+    """Not read, which would end the process by SIGBUS."""
+    pytest.importorskip("lmdb")
+    path = tmp_path / "photos.lmdb"
+    list(write_lmdb(path, sorted(trial_photos().folder.glob("*.png"))[:1], side=128, step=128))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(part * len(whole))])
+    with pytest.raises(BadData, match=r"photos\.lmdb is cut short: [\d,]+ of [\d,]+ bytes; copy it again"):
+        LmdbPhotos(path)
+
+
 def test_files_that_are_no_lmdb(tmp_path):
     (tmp_path / "a.lmdb").write_bytes(b"nonsense" * 1000)
     with pytest.raises(BadData, match="no LMDB file that can be read"):

@@ -51,10 +51,19 @@ class LmdbPhotos:
             raise BadData(f"{self.path} does not exist; `refsr prepare` makes it")
         where = {"subdir": self.path.is_dir(), "readonly": True, "lock": False, "readahead": False}
         try:
-            with lmdb.open(str(self.path), **where) as opened, opened.begin() as transaction:
-                yield transaction.cursor()
+            with lmdb.open(str(self.path), **where) as opened:
+                self._require_whole(opened)
+                with opened.begin() as transaction:
+                    yield transaction.cursor()
         except lmdb.Error as error:
             raise BadData(f"{self.path} is no LMDB file that can be read ({error}); make it again") from None
+
+    def _require_whole(self, opened: Any) -> None:
+        """The file is mapped into memory: reading a page that is not there would end the process. Raises BadData."""
+        file = self.path / "data.mdb" if self.path.is_dir() else self.path
+        expected = (opened.info()["last_pgno"] + 1) * opened.stat()["psize"]
+        if file.stat().st_size < expected:
+            raise BadData(f"{self.path} is cut short: {file.stat().st_size:,} of {expected:,} bytes; copy it again")
 
 
 def write_lmdb(path: Path, photos: Sequence[Path], side: int, step: int) -> Iterator[tuple[int, int, int]]:
