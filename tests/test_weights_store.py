@@ -18,7 +18,7 @@ import torch
 from refsr_cli.errors import BadSetting, BadWeights, UnknownName
 from refsr_cli.models import build
 from refsr_cli.weights.files import save_weights
-from refsr_cli.weights.hub import forget
+from refsr_cli.weights.hub import _endpoint, forget
 from refsr_cli.weights.manifest import read_manifest
 from refsr_cli.weights.store import Found, available, default_model, find_weights, load_model
 
@@ -303,6 +303,7 @@ REFUSALS = {
     "private": (401, "RepoNotFound"),
     "gated": (403, "GatedRepo"),
     "broken": (500, ""),
+    "denied": (401, ""),
 }
 """What the hub answers for repositories of these names: status and X-Error-Code."""
 
@@ -563,6 +564,7 @@ def test_a_wrong_checksum_is_refused_and_removed(hub, online, home, owner, packa
         ("private", "has no repository OWNER/private, or it is private: check the name, or set HF_TOKEN"),
         ("gated", "OWNER/gated is gated: accept its terms at URL/OWNER/gated and set HF_TOKEN"),
         ("broken", "URL answered 500 for OWNER/broken@main:net.safetensors; try again later"),
+        ("denied", "URL answered 401 for OWNER/denied@main:net.safetensors; check HF_TOKEN"),
     ],
 )
 def test_repositories_that_refuse(hub, online, home, owner, packaged, name, words):
@@ -580,6 +582,11 @@ def test_answers_are_no_paths(hub, online, home, owner, packaged, name):
     assert "127.0.0.1 does not answer as the hub does" in message and "check HF_ENDPOINT" in message
     assert not cached(home, owner) and not Path("/tmp/outside").exists()
     assert {path for path in home.parent.rglob("*") if owner not in str(path)} == before
+
+
+def test_no_password_is_shown(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "https://me:secret@hub.example:8443/path")
+    assert _endpoint() == "https://hub.example:8443/path"
 
 
 def test_nothing_outside_the_cache_is_removed(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
 
 from refsr_cli.errors import BadWeights
 from refsr_cli.weights.manifest import is_commit
@@ -90,7 +91,7 @@ def _fetched(path: Path, source: Literal["cache", "hub"]) -> Fetched:
 
 
 def _download(wanted: HubFile, on_progress: Progress) -> Path:
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -109,26 +110,34 @@ def _download(wanted: HubFile, on_progress: Progress) -> Path:
         raise
     except GatedRepoError:
         raise BadWeights(
-            f"{wanted.repo} is gated: accept its terms at {constants.ENDPOINT}/{wanted.repo} and set HF_TOKEN"
+            f"{wanted.repo} is gated: accept its terms at {_endpoint()}/{wanted.repo} and set HF_TOKEN"
         ) from None
     except RepositoryNotFoundError:
         raise BadWeights(
-            f"{constants.ENDPOINT} has no repository {wanted.repo}, or it is private: check the name, or set HF_TOKEN"
+            f"{_endpoint()} has no repository {wanted.repo}, or it is private: check the name, or set HF_TOKEN"
         ) from None
     except RevisionNotFoundError:
         raise BadWeights(f"{wanted.repo} has no revision {wanted.revision}; check the name after @") from None
     except EntryNotFoundError:
         raise NotThere(f"{wanted.repo}@{wanted.revision} has no file {wanted.file}; check the name after ':'") from None
     except HfHubHTTPError as error:
-        raise BadWeights(
-            f"{constants.ENDPOINT} answered {error.response.status_code} for {wanted}; try again later"
-        ) from None
+        status = error.response.status_code
+        remedy = "check HF_TOKEN" if status in (401, 403) else "try again later"
+        raise BadWeights(f"{_endpoint()} answered {status} for {wanted}; {remedy}") from None
     except OSError as error:
         raise BadWeights(f"cannot download {wanted}: {_first_line(error)}; try again") from None
     except Exception as error:  # the library changed its HTTP client, and with it the errors, twice
         raise BadWeights(
-            f"cannot reach {constants.ENDPOINT} for {wanted} ({_first_line(error)}); check the connection"
+            f"cannot reach {_endpoint()} for {wanted} ({_first_line(error)}); check the connection"
         ) from None
+
+
+def _endpoint() -> str:
+    """Where the hub is, as it may be shown: without a password."""
+    from huggingface_hub import constants
+
+    parts = urlsplit(constants.ENDPOINT)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _check_answers() -> None:
