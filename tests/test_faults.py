@@ -8,14 +8,17 @@ import sys
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from refsr_cli.cli import app
 from refsr_cli.console import Display
 from refsr_cli.engine import Skipped
-from refsr_cli.errors import Failed
+from refsr_cli.errors import BadWeights, Failed
 from refsr_cli.files import write_atomically, write_table
 from refsr_cli.models import build
 from refsr_cli.training.loop import interrupts_deferred
 from refsr_cli.weights.files import load_weights, save_weights
+from refsr_cli.weights.formats import load_any
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions differ")
@@ -26,6 +29,27 @@ def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path, mode):
     path.chmod(mode)
     write_atomically(path, b"after")
     assert path.read_bytes() == b"after" and stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("features=99999999999", "from 1 to 4096"),
+        ("blocks=1000000000", "from 1 to 4096"),
+        ("mean=(0.1,)", "cannot be built from"),
+        ("mean=(0.1,0.2)", "cannot be built from"),
+    ],
+)
+def test_numbers_of_which_no_net_can_be_made(change, said):
+    shown = CliRunner().invoke(app, ["models", "show", "edsr-baseline", "--set", change])
+    assert shown.exit_code == 2 and said in " ".join(shown.output.split()) and "Traceback" not in shown.output
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such thing there")
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(BadWeights, match="not a regular file"):
+        load_any(tmp_path / "pipe.pt")
 
 
 def test_no_cell_of_a_table_is_a_formula(tmp_path):

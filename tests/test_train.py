@@ -445,7 +445,7 @@ def test_a_recipe_can_be_changed_and_is_written_down(photos, small_val, tmp_path
         ({"numbers": ("block=8",)}, "unknown number of model 'edsr-baseline' 'block'"),
         (
             {"numbers": ("blocks=many",)},
-            "is a whole number above 0 such as 16, not 'many'",
+            "is a whole number from 1 to 4096 such as 16, not 'many'",
         ),
         ({"numbers": ("blocks",)}, "such as 16"),
         ({"numbers": ("blocks=0",)}, "blocks"),

@@ -2,7 +2,6 @@
 
 import ast
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -62,7 +61,8 @@ MODELS: dict[str, ModelSpec] = {
 def build(name: str, scale: int, config: dict[str, Any] | None = None) -> SRModel:
     """The untrained net `name` for `scale`; `config` replaces fields of the variant's own numbers.
 
-    Raises UnknownName for a name not in MODELS and BadSetting for a scale or a field that the net does not have.
+    Raises UnknownName for a name not in MODELS and BadSetting for a scale or a field that the net does not have, and
+    for numbers of which no net can be made.
     """
     if name not in MODELS:
         raise UnknownName("model", name, MODELS)
@@ -74,7 +74,13 @@ def build(name: str, scale: int, config: dict[str, Any] | None = None) -> SRMode
         chosen = replace(spec.config, **(config or {}))
     except TypeError as error:
         raise BadSetting(f"model '{name}' cannot be built from {config}: {error}") from None
-    model: SRModel = spec.net(chosen, scale)
+    try:
+        model: SRModel = spec.net(chosen, scale)
+    except (RuntimeError, MemoryError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        if not config:  # a fault of ours
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise BadSetting(f"model '{name}' cannot be built from {config}: {reason}") from None
     return model
 
 
@@ -86,7 +92,9 @@ def fingerprint(model: SRModel) -> str:
     return told.hexdigest()
 
 
-_KINDS = {int: "a whole number above 0", float: "a number above 0", bool: "true or false,", str: "a word"}
+_LARGEST = 4096
+"""Beyond which a number of a net is a slip of the hand: no published net has a tenth of it."""
+_KINDS = {int: f"a whole number from 1 to {_LARGEST}", float: "a number above 0", bool: "true or false,", str: "a word"}
 _KINDS |= {tuple: "numbers above 0 in parentheses"}
 
 
@@ -126,4 +134,4 @@ def _value(text: str, example: Any) -> Any:
         value = float(value)
     numbers = value if isinstance(value, tuple) else (value,)
     fits = type(value) is type(example) and all(type(number) in (int, float, bool) for number in numbers)
-    return value if fits and all(isinstance(number, bool) or 0 < number < math.inf for number in numbers) else None
+    return value if fits and all(isinstance(number, bool) or 0 < number <= _LARGEST for number in numbers) else None

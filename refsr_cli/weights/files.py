@@ -113,6 +113,8 @@ def require_file(path: Path) -> None:
         raise BadWeights(f"{path} is a folder; name the weight file in it")
     if not path.exists():
         raise BadWeights(f"there is no weight file {path}; check the name")
+    if not path.is_file():
+        raise BadWeights(f"{path} is not a regular file; name one that holds the weights")
     try:
         with path.open("rb") as file:
             start = file.read(64)
