@@ -1,5 +1,5 @@
 """What SRResNet's parts are worth: one training with one thing changed at a time, and the scores. A try of two steps;
-in earnest   python examples/srresnet_ablation.py --data PHOTOS --dataset Set5 --steps 3000"""
+in earnest   python examples/srresnet_ablation.py --data PHOTOS --dataset Set5 --steps 1500"""
 
 from pathlib import Path
 
